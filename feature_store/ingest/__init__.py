@@ -1,0 +1,1 @@
+"""Reading purchases, other events and items out of files of any shape."""
