@@ -1,0 +1,318 @@
+"""The catalogue as every process holds it: columns over rows, and which of them may be shown.
+
+A *row* is an item's number: given once, never changed, never used again within an epoch. User
+states, masks and the join of a model refer to rows. The columns come from a file that is
+memory-mapped (``catalogue_files``); what changed since it was written lies over it as a small overlay.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import polars as pl
+
+from feature_store.schema import Item, ItemId, format_time
+
+COLUMNS: dict[str, pl.DataType] = {
+    "item_id": pl.String(),
+    "listed": pl.Boolean(),
+    "kind": pl.String(),
+    "title": pl.String(),
+    "url": pl.String(),
+    "image_url": pl.String(),
+    "price": pl.Decimal(18, 4),
+    "sale_price": pl.Decimal(18, 4),
+    "currency": pl.String(),
+    "brand": pl.String(),
+    "categories": pl.List(pl.String()),
+    "available": pl.Boolean(),
+    "published_at": pl.Datetime("ms", "UTC"),
+    "expires_at": pl.Datetime("ms", "UTC"),
+    "group_id": pl.String(),
+    "attributes": pl.String(),
+}
+"""Columns of the catalogue. ``listed`` is false for an item known from an event only;
+``attributes`` is a JSON object as text. Prices share one ``currency``."""
+
+_FAR_S = np.int64(2**40)
+_ID_CACHE = 200_000
+
+Mask = npt.NDArray[np.bool_]
+I32 = npt.NDArray[np.int32]
+
+
+def id_hash(item_id: str) -> int:
+    """Return the stable 64-bit hash under which an id is looked up."""
+    digest = hashlib.blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def hash_ids(item_ids: Sequence[str | None]) -> tuple[npt.NDArray[np.uint64], I32]:
+    """Return sorted hashes of ids and the row of each; ``None`` (a hole) has no entry."""
+    rows = np.array([row for row, item in enumerate(item_ids) if item is not None], dtype=np.int32)
+    hashes = np.array([id_hash(item) for item in item_ids if item is not None], dtype=np.uint64)
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], rows[order]
+
+
+class Catalogue:
+    """All items, immutable; a change makes a new one that shares the columns.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        :data:`COLUMNS`, one row an item, in row order. A hole (a row that was given but never
+        written) has a null ``item_id``.
+    hashes, hash_rows : ndarray of uint64 and int32
+        Result of :func:`hash_ids` for the frame.
+    overlay : mapping of int to dict
+        Rows that differ from the frame or lie beyond it, with all columns.
+    """
+
+    def __init__(
+        self,
+        frame: pl.DataFrame,
+        hashes: npt.NDArray[np.uint64],
+        hash_rows: I32,
+        overlay: Mapping[int, dict[str, Any]] | None = None,
+    ) -> None:
+        self.frame = frame
+        self._hashes = hashes
+        self._hash_rows = hash_rows
+        self.overlay: Mapping[int, dict[str, Any]] = overlay or {}
+        self._overlay_rows = {row["item_id"]: at for at, row in self.overlay.items()}
+        self.n_rows = max(frame.height, max(self.overlay, default=-1) + 1)
+        self._ids: dict[int, ItemId] = {}
+        self._masks: dict[str, Mask] = {}
+        self._showable: dict[frozenset[str], tuple[int, int, Mask]] = {}
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return the catalogue of a new shop."""
+        return cls(pl.DataFrame(schema=COLUMNS), *hash_ids([]))
+
+    @classmethod
+    def from_item_ids(cls, item_ids: Sequence[str]) -> Self:
+        """Return a catalogue of bare ids, row by row: what an evaluation of a file needs."""
+        frame = as_catalogue_frame(pl.DataFrame({"item_id": pl.Series(item_ids, dtype=pl.String)}))
+        frame = frame.with_columns(listed=pl.lit(value=False))
+        return cls(frame, *hash_ids(item_ids))
+
+    def with_changes(self, changes: Iterable[tuple[int, dict[str, Any]]]) -> "Catalogue":
+        """Return a catalogue in which some rows are replaced or added.
+
+        Parameters
+        ----------
+        changes : iterable of (int, dict)
+            Row and its columns (:func:`columns_of`), oldest first.
+        """
+        overlay = {**self.overlay, **dict(changes)}
+        return Catalogue(self.frame, self._hashes, self._hash_rows, overlay)
+
+    # --- ids and rows -------------------------------------------------------------------------
+
+    def row(self, item_id: str) -> int | None:
+        """Return the row of an item, or ``None`` if the id has none."""
+        at = self._overlay_rows.get(item_id)
+        if at is not None:
+            return at
+        wanted = np.uint64(id_hash(item_id))
+        position = int(np.searchsorted(self._hashes, wanted))
+        while position < len(self._hashes) and self._hashes[position] == wanted:
+            found = int(self._hash_rows[position])
+            if self.item_id(found) == item_id:
+                return found
+            position += 1
+        return None
+
+    def rows(self, item_ids: Sequence[str]) -> I32:
+        """Return the row of each id; -1 where it has none."""
+        found = (self.row(item_id) for item_id in item_ids)
+        return np.array([-1 if row is None else row for row in found], dtype=np.int32)
+
+    def item_id(self, row: int) -> ItemId | None:
+        """Return the id at a row, or ``None`` for a hole."""
+        known = self._ids.get(row)
+        if known is not None:
+            return known
+        changed = self.overlay.get(row)
+        value: ItemId | None = None
+        if changed is not None:
+            value = changed["item_id"]
+        elif row < self.frame.height:
+            value = self.frame["item_id"][row]
+        if value is not None:
+            if len(self._ids) >= _ID_CACHE:
+                self._ids.clear()
+            self._ids[row] = value
+        return value
+
+    def item_ids(self) -> list[str | None]:
+        """Return all ids in row order; ``None`` for a hole."""
+        ids: list[str | None] = self.frame["item_id"].to_list()
+        ids += [None] * (self.n_rows - len(ids))
+        for row, columns in self.overlay.items():
+            ids[row] = columns["item_id"]
+        return ids
+
+    def item(self, row: int) -> dict[str, Any]:
+        """Return an item as the API shows it: plain JSON values."""
+        columns = self.overlay.get(row)
+        return as_document(self.frame.row(row, named=True) if columns is None else columns)
+
+    # --- masks --------------------------------------------------------------------------------
+
+    def mask(self, key: str, expression: pl.Expr) -> Mask:
+        """Return which rows fulfil an expression over :data:`COLUMNS`.
+
+        Parameters
+        ----------
+        key : str
+            Names the expression; its mask is computed once for this catalogue.
+        expression : Expr
+            Boolean; null counts as false.
+
+        Returns
+        -------
+        ndarray of bool, shape (n_rows,)
+            Read-only; holes are false.
+        """
+        known = self._masks.get(key)
+        if known is not None:
+            return known
+        known = self._evaluate(expression & pl.col("item_id").is_not_null())
+        if len(self._masks) >= 256:
+            self._masks.pop(next(iter(self._masks)))
+        self._masks[key] = known
+        return known
+
+    def showable(self, now_s: int, kinds: frozenset[str]) -> Mask:
+        """Return which rows may be shown at a time: available, published, not expired.
+
+        Parameters
+        ----------
+        now_s : int
+            Seconds since 1970.
+        kinds : frozenset of str
+            Item kinds that the placement shows.
+
+        Returns
+        -------
+        ndarray of bool, shape (n_rows,)
+            Read-only; computed again only when a publication or an expiry passes.
+        """
+        known = self._showable.get(kinds)
+        if known is not None and known[0] <= now_s < known[1]:
+            return known[2]
+        now = datetime.fromtimestamp(now_s, UTC)
+        published, expires = pl.col("published_at"), pl.col("expires_at")
+        mask = self._evaluate(
+            pl.col("item_id").is_not_null()
+            & pl.col("available")
+            & pl.col("kind").is_in(sorted(kinds))
+            & (published.is_null() | (published <= now))
+            & (expires.is_null() | (expires > now))
+        )
+        self._showable[kinds] = (now_s, self._next_change_s(now), mask)
+        return mask
+
+    def _next_change_s(self, now: datetime) -> int:
+        """Return the first second after `now` at which an item begins or ends to be showable."""
+        moments = []
+        for frame in self._frames():
+            for name in ("published_at", "expires_at"):
+                moment = frame[name].filter(frame[name] > now).min()
+                if isinstance(moment, datetime):
+                    moments.append(-int(-moment.timestamp() // 1))
+        return min(moments, default=int(_FAR_S))
+
+    def _frames(self) -> list[pl.DataFrame]:
+        frames = [self.frame]
+        if self.overlay:
+            frames.append(pl.DataFrame(list(self.overlay.values()), schema=COLUMNS))
+        return frames
+
+    def _evaluate(self, expression: pl.Expr) -> Mask:
+        mask = np.zeros(self.n_rows, dtype=bool)
+        base, *overlay = (
+            frame.select(expression.fill_null(value=False).alias("mask"))["mask"].to_numpy()
+            for frame in self._frames()
+        )
+        mask[: len(base)] = base
+        if overlay:
+            mask[np.fromiter(self.overlay, dtype=np.int64)] = overlay[0]
+        mask.flags.writeable = False
+        return mask
+
+
+def as_catalogue_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """Complete a frame of items to :data:`COLUMNS`: listed, available products without details.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        ``item_id`` and any of the other columns.
+    """
+    defaults = {"listed": True, "kind": "product", "available": True, "attributes": "{}"}
+    columns = []
+    for name, dtype in COLUMNS.items():
+        default = pl.lit(defaults.get(name), dtype=dtype)
+        column = pl.col(name).cast(dtype).fill_null(default) if name in frame.columns else default
+        columns.append(column.alias(name))
+    return frame.select(columns)
+
+
+def columns_of(item: Item) -> dict[str, Any]:
+    """Return the columns of a listed item."""
+    prices = [price for price in (item.price, item.sale_price) if price is not None]
+    values = item.model_dump(exclude={"price", "sale_price", "attributes"})
+    return {
+        **{name: values.get(name) for name in COLUMNS},
+        "listed": True,
+        "price": item.price.amount if item.price else None,
+        "sale_price": item.sale_price.amount if item.sale_price else None,
+        "currency": prices[0].currency if prices else None,
+        "attributes": orjson.dumps(item.attributes).decode(),
+    }
+
+
+def stub_columns(item_id: str) -> dict[str, Any]:
+    """Return the columns of an item of which only the id is known."""
+    known = {"item_id": item_id, "listed": False, "kind": "product", "available": True}
+    return {**dict.fromkeys(COLUMNS), **known, "categories": None, "attributes": "{}"}
+
+
+def as_document(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of an item as the API writes it."""
+
+    def money(amount: Decimal | None) -> dict[str, str] | None:
+        if amount is None:
+            return None
+        exact = amount.normalize()
+        places = max(2, -int(exact.as_tuple().exponent))
+        return {"amount": f"{exact:.{places}f}", "currency": columns["currency"] or "XXX"}
+
+    def time(value: datetime | None) -> str | None:
+        return None if value is None else format_time(value)
+
+    return {
+        "item_id": columns["item_id"],
+        "kind": columns["kind"],
+        "title": columns["title"],
+        "url": columns["url"],
+        "image_url": columns["image_url"],
+        "price": money(columns["price"]),
+        "sale_price": money(columns["sale_price"]),
+        "brand": columns["brand"],
+        "categories": columns["categories"] or [],
+        "available": columns["available"],
+        "published_at": time(columns["published_at"]),
+        "expires_at": time(columns["expires_at"]),
+        "group_id": columns["group_id"],
+        "attributes": orjson.loads(columns["attributes"] or "{}"),
+    }

@@ -1,0 +1,210 @@
+"""The nouns of recsvc, validated where they enter and frozen afterwards."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NewType
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
+
+ItemId = NewType("ItemId", str)
+"""An item's id as the shop writes it: never parsed, never normalised. A row is an ``int``."""
+
+MAX_ID_LENGTH = 128
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_CLOCK_SKEW_S = 300
+
+
+def check_id(value: str) -> str:
+    """Return `value` if it is an id that the contract allows.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, longer than 128 code points, ``.`` or ``..``, or holds a code point that
+        cannot be printed.
+    """
+    if not 1 <= len(value) <= MAX_ID_LENGTH:
+        raise ValueError(f"an id has 1 to {MAX_ID_LENGTH} characters, this one has {len(value)}")
+    if not value.isprintable():
+        raise ValueError("an id holds printable characters only")
+    if value in (".", ".."):
+        raise ValueError("an id cannot be '.' or '..'")
+    return value
+
+
+Id = Annotated[
+    str,
+    AfterValidator(check_id),
+    Field(
+        min_length=1,
+        max_length=MAX_ID_LENGTH,
+        description="1 to 128 printable characters, any of them; only `.` and `..` are refused",
+    ),
+]
+ItemIdField = Annotated[ItemId, AfterValidator(check_id), Field(min_length=1, max_length=128)]
+
+
+def format_time(value: datetime) -> str:
+    """Write a time as RFC 3339 in UTC, to the second or to the millisecond when it has one."""
+    value = value.astimezone(UTC)
+    spec = "milliseconds" if value.microsecond else "seconds"
+    return value.isoformat(timespec=spec).replace("+00:00", "Z")
+
+
+def _after_epoch(value: datetime) -> datetime:
+    if value < EPOCH:
+        raise ValueError("a time before 1970 cannot be right")
+    return value.astimezone(UTC)
+
+
+Timestamp = Annotated[
+    AwareDatetime,
+    AfterValidator(_after_epoch),
+    PlainSerializer(format_time, return_type=str, when_used="json"),
+]
+
+
+class Frozen(BaseModel):
+    """A value that refuses unknown fields and cannot be changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+
+
+class EventType(StrEnum):
+    """What a person did, or what happened to them."""
+
+    PURCHASE = "purchase"
+    VIEW = "view"
+    ADD_TO_CART = "add_to_cart"
+    REMOVE_FROM_CART = "remove_from_cart"
+    IMPRESSION = "impression"
+    CLICK = "click"
+    LIKE = "like"
+    DISLIKE = "dislike"
+    RATING = "rating"
+    SEARCH = "search"
+    REFUND = "refund"
+    SEND = "send"
+    OPEN = "open"
+    BOUNCE = "bounce"
+    UNSUBSCRIBE = "unsubscribe"
+    SURVEY = "survey"
+    COMPLAINT = "complaint"
+
+
+EVENT_TYPE_CODES: dict[EventType, int] = {kind: code for code, kind in enumerate(EventType)}
+"""The stable small integer of each type in packed states; new types are added at the end."""
+
+PURCHASE_CODE = EVENT_TYPE_CODES[EventType.PURCHASE]
+
+ITEM_EVENTS = frozenset(
+    {
+        EventType.PURCHASE,
+        EventType.VIEW,
+        EventType.ADD_TO_CART,
+        EventType.REMOVE_FROM_CART,
+        EventType.CLICK,
+        EventType.LIKE,
+        EventType.DISLIKE,
+        EventType.RATING,
+        EventType.REFUND,
+    }
+)
+"""The types that say something about one item, and so need an ``item_id``."""
+
+
+class Money(Frozen):
+    """An amount in a currency; a decimal, never a float."""
+
+    amount: Annotated[Decimal, Field(max_digits=14, decimal_places=4, examples=["15.00"])]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
+
+
+class Consent(Frozen):
+    """What a person allows; ``None`` means that they were not asked."""
+
+    profiling: bool | None = None
+    analytics: bool | None = None
+
+
+class Event(Frozen):
+    """One thing that happened, as a shop reports it."""
+
+    event_id: Id
+    type: EventType
+    user_id: Id | None = None
+    anonymous_id: Id | None = None
+    item_id: Annotated[ItemIdField | None, Field(description="the item that it is about")] = None
+    timestamp: Annotated[Timestamp, Field(description="RFC 3339 with a zone")]
+    quantity: Annotated[int | None, Field(ge=0, le=1_000_000)] = None
+    unit_price: Money | None = None
+    order_id: Id | None = None
+    recommendation_id: Annotated[str | None, Field(max_length=64)] = None
+    rank: Annotated[int | None, Field(ge=1, le=1000)] = None
+    ranks: Annotated[list[int] | None, Field(max_length=100)] = None
+    channel: Annotated[str | None, Field(max_length=64)] = None
+    context: dict[str, str | int | float | bool | None] | None = None
+    consent: Consent | None = None
+    query: Annotated[str | None, Field(max_length=500)] = None
+    value: float | None = None
+    instrument: Literal["nps", "csat", "ces"] | None = None
+    score: float | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Event":
+        if self.user_id is None and self.anonymous_id is None:
+            raise ValueError("an event needs a user_id or an anonymous_id")
+        if self.type in ITEM_EVENTS and self.item_id is None:
+            raise ValueError(f"an event of type {self.type.value} needs an item_id")
+        return self
+
+    def check_clock(self, now: datetime) -> None:
+        """Refuse a time that lies too far in the future.
+
+        Raises
+        ------
+        ValueError
+            If the event is more than five minutes ahead of `now`.
+        """
+        if self.timestamp > now + timedelta(seconds=MAX_CLOCK_SKEW_S):
+            raise ValueError("the time lies more than 5 minutes in the future")
+
+
+class Item(Frozen):
+    """A product, a piece of content or an offer, as the catalogue holds it."""
+
+    item_id: ItemIdField
+    kind: Literal["product", "content", "offer"] = "product"
+    title: Annotated[str | None, Field(max_length=500)] = None
+    url: Annotated[str | None, Field(max_length=2000)] = None
+    image_url: Annotated[str | None, Field(max_length=2000)] = None
+    price: Money | None = None
+    sale_price: Money | None = None
+    brand: Annotated[str | None, Field(max_length=200)] = None
+    categories: Annotated[list[str], Field(max_length=50)] = []
+    available: bool = True
+    published_at: Timestamp | None = None
+    expires_at: Timestamp | None = None
+    group_id: Id | None = None
+    attributes: dict[str, Any] = {}
+
+
+class Preferences(Frozen):
+    """What a customer decided; it outranks everything but a recall."""
+
+    hidden_items: frozenset[ItemId] = frozenset()
+    hidden_brands: frozenset[str] = frozenset()
+    hidden_categories: frozenset[str] = frozenset()
+    personalization: bool = True
+
+
+NO_PREFERENCES = Preferences()

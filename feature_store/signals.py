@@ -1,0 +1,68 @@
+"""What each kind of event says, and for how long: one place for training and for serving."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.schema import EVENT_TYPE_CODES, EventType
+
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """How much one event of a type counts for collaborative filtering, and how it fades.
+
+    Parameters
+    ----------
+    weight : float
+        Strength relative to one purchase made now; negative for a dislike.
+    half_life_days : float
+        After this many days it counts half.
+    """
+
+    weight: float
+    half_life_days: float
+
+
+SIGNALS: dict[EventType, Signal] = {
+    EventType.PURCHASE: Signal(1.0, 180.0),
+    EventType.ADD_TO_CART: Signal(0.5, 14.0),
+    EventType.LIKE: Signal(0.8, 180.0),
+    EventType.RATING: Signal(0.5, 180.0),
+    EventType.CLICK: Signal(0.2, 14.0),
+    EventType.VIEW: Signal(0.15, 14.0),
+}
+"""Types that are absent have no weight: they are facts, but not a taste."""
+
+_SIZE = max(EVENT_TYPE_CODES.values()) + 1
+WEIGHT_BY_CODE: npt.NDArray[np.float32] = np.zeros(_SIZE, dtype=np.float32)
+"""float32[types]: the weight of each event type's code; 0 for types without one."""
+HALF_LIFE_S_BY_CODE: npt.NDArray[np.float32] = np.full(_SIZE, DAY_S, dtype=np.float32)
+"""float32[types]: the half-life of each event type's code, in seconds."""
+for _kind, _signal in SIGNALS.items():
+    WEIGHT_BY_CODE[EVENT_TYPE_CODES[_kind]] = _signal.weight
+    HALF_LIFE_S_BY_CODE[EVENT_TYPE_CODES[_kind]] = _signal.half_life_days * DAY_S
+
+
+def decay(
+    age_s: npt.NDArray[np.floating], half_life_s: float | npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Exponential decay by age.
+
+    Parameters
+    ----------
+    age_s : ndarray, shape (n,)
+        Ages in seconds; a negative age (an event ahead of the clock) counts as 0.
+    half_life_s : float or ndarray, shape (n,)
+        Seconds after which a value counts half.
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+        ``0.5 ** (max(age, 0) / half_life)``.
+    """
+    exponent = np.maximum(age_s, 0) * (-1.0 / np.asarray(half_life_s, dtype=np.float32))
+    result: npt.NDArray[np.float32] = np.exp2(exponent, dtype=np.float32, casting="same_kind")
+    return result
