@@ -2,7 +2,7 @@
 
 A *row* is an item's number: given once, never changed, never used again within an epoch. User
 states, masks and the join of a model refer to rows. The columns come from a file that is
-memory-mapped (``catalogue_files``); what changed since it was written lies over it as a small overlay.
+memory-mapped (``catalogue_files``); what changed since it was written lies over it as an overlay.
 """
 
 import hashlib
@@ -41,6 +41,7 @@ COLUMNS: dict[str, pl.DataType] = {
 
 _FAR_S = np.int64(2**40)
 _ID_CACHE = 200_000
+_FEW_IDS = 64
 
 Mask = npt.NDArray[np.bool_]
 I32 = npt.NDArray[np.int32]
@@ -132,8 +133,16 @@ class Catalogue:
 
     def rows(self, item_ids: Sequence[str]) -> I32:
         """Return the row of each id; -1 where it has none."""
-        found = (self.row(item_id) for item_id in item_ids)
-        return np.array([-1 if row is None else row for row in found], dtype=np.int32)
+        if len(item_ids) <= _FEW_IDS:
+            found = (self.row(item_id) for item_id in item_ids)
+            return np.array([-1 if row is None else row for row in found], dtype=np.int32)
+        every = pl.DataFrame({"item_id": pl.Series(self.item_ids(), dtype=pl.String)})
+        wanted = pl.DataFrame({"item_id": pl.Series(item_ids, dtype=pl.String)})
+        joined = wanted.join(
+            every.with_row_index("row"), on="item_id", how="left", maintain_order="left"
+        )
+        rows: I32 = joined["row"].cast(pl.Int32).fill_null(-1).to_numpy()
+        return rows
 
     def item_id(self, row: int) -> ItemId | None:
         """Return the id at a row, or ``None`` for a hole."""

@@ -79,6 +79,16 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
 
 
+def person_of(user_id: str | None, anonymous_id: str | None) -> str | None:
+    """Return the key under which a person's state is kept; a signed-in user comes first.
+
+    The two kinds of id have prefixes of their own, so that no visitor can take a user's key.
+    """
+    if user_id is not None:
+        return f"u:{user_id}"
+    return None if anonymous_id is None else f"a:{anonymous_id}"
+
+
 class EventType(StrEnum):
     """What a person did, or what happened to them."""
 

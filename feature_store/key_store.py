@@ -1,0 +1,79 @@
+"""API keys as the store keeps them: records by id, with an HMAC instead of the key."""
+
+from typing import Annotated
+
+from pydantic import Field
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from feature_store import keys
+from feature_store.errors import NotFoundError, StoreUnavailableError
+from feature_store.schema import Frozen, Timestamp
+
+
+class KeyRecord(Frozen):
+    """One API key.
+
+    The key itself is not in it: ``digest`` is its HMAC-SHA256 under the server's secret.
+    """
+
+    key_id: str
+    name: str
+    scopes: Annotated[frozenset[str], Field(min_length=1)]
+    digest: str
+    public: bool = False
+    origins: tuple[str, ...] = ()
+    created_at: Timestamp
+    revoked_at: Timestamp | None = None
+
+
+class KeyStore:
+    """Keeps the records and a number that grows with every change.
+
+    Parameters
+    ----------
+    redis : Redis
+        The client of the process.
+    """
+
+    def __init__(self, redis: "Redis") -> None:
+        self._redis = redis
+
+    async def put(self, record: KeyRecord) -> None:
+        """Add or replace a record; every worker sees it when it next compares versions."""
+        try:
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hset(keys.KEY_RECORDS, record.key_id, record.model_dump_json())
+                pipeline.incr(keys.KEY_VERSION)
+                await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the key was not stored: {error}") from error
+
+    async def get(self, key_id: str) -> KeyRecord:
+        """Return one record.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such key.
+        """
+        value = await self._redis.hget(keys.KEY_RECORDS, key_id)
+        if value is None:
+            raise NotFoundError(f"there is no key with the id {key_id!r}; see `recsvc keys list`")
+        return KeyRecord.model_validate_json(value)
+
+    async def all(self) -> list[KeyRecord]:
+        """Return all records, revoked ones too, oldest first."""
+        try:
+            values = await self._redis.hvals(keys.KEY_RECORDS)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the keys cannot be read: {error}") from error
+        records = [KeyRecord.model_validate_json(value) for value in values]
+        return sorted(records, key=lambda record: (record.created_at, record.key_id))
+
+    async def version(self) -> int:
+        """Return a number that changes with every change of a key."""
+        try:
+            return int(await self._redis.get(keys.KEY_VERSION) or 0)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the keys cannot be read: {error}") from error

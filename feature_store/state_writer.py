@@ -1,0 +1,326 @@
+"""Adding events to the states of people: durable, exactly once, in any order, by many writers.
+
+A state is read, folded in Python and written by compare-and-set together with the append to the
+shard's stream: both happen or neither. Whoever loses the race reads again.
+"""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import orjson
+import polars as pl
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from feature_store import keys, scripts
+from feature_store.errors import OverloadedError, StoreUnavailableError
+from feature_store.row_store import RowStore
+from feature_store.schema import EVENT_TYPE_CODES, Event, person_of
+from feature_store.state import UserState, add, fold, fold_frame, join, pack, split, unpack
+
+ATTEMPTS = 50
+IMPORT_CHUNK = 256
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """What became of a batch of events.
+
+    Parameters
+    ----------
+    accepted : int
+        Stored now.
+    duplicates : int
+        Known already by their ``event_id``; no effect.
+    conflicts : int
+        Those of the duplicates whose body differs from the first one's.
+    """
+
+    accepted: int
+    duplicates: int
+    conflicts: int
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """The events of one person that are still to be written."""
+
+    person: str
+    events: list[tuple[Event, int | None]]
+    """Each event with the row of its item."""
+    id_digests: list[bytes]
+    bodies: list[bytes]
+
+
+class StateWriter:
+    """Writes events and imports.
+
+    Parameters
+    ----------
+    redis : Redis
+        The client of the process.
+    rows : RowStore
+        Gives rows to items.
+    """
+
+    def __init__(self, redis: "Redis", rows: RowStore) -> None:
+        self._redis = redis
+        self._rows = rows
+        self._shas: dict[str, str] = {}
+
+    async def append(self, events: Sequence[Event], *, trust: str = "server") -> AppendResult:
+        """Store events of any number of people; they are durable when this returns.
+
+        Parameters
+        ----------
+        events : sequence of Event
+            Valid events, in any order; the same ``event_id`` of the same person counts once.
+        trust : {"server", "public"}
+            What kind of caller sent them.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the server does not answer; some people's events may be stored, and sending all of
+            them again is safe.
+        OverloadedError
+            If other writers changed the same person faster than this one could.
+        """
+        try:
+            pending, within = await self._deliveries(events, trust)
+            accepted, duplicates, conflicts = 0, *within
+            for attempt in range(ATTEMPTS):
+                if not pending:
+                    return AppendResult(accepted, duplicates, conflicts)
+                if attempt > 2:
+                    await asyncio.sleep(random.uniform(0, 0.002 * attempt))
+                pending, written = await self._attempt(pending)
+                accepted += written.accepted
+                duplicates += written.duplicates
+                conflicts += written.conflicts
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the events were not stored: {error}") from error
+        raise OverloadedError(f"{pending[0].person} is written to by too many at once", 1.0)
+
+    async def _deliveries(
+        self, events: Sequence[Event], trust: str
+    ) -> tuple[list[_Delivery], tuple[int, int]]:
+        """Group by person; within the batch the first of equal ids wins."""
+        item_ids = [event.item_id for event in events if event.item_id is not None]
+        rows = dict(zip(item_ids, await self._rows.rows_of(item_ids), strict=True))
+        deliveries: dict[str, _Delivery] = {}
+        seen: dict[tuple[str, bytes], bytes] = {}
+        duplicates = conflicts = 0
+        for event in events:
+            person = person_of(event.user_id, event.anonymous_id)
+            assert person is not None
+            digest = _digest(f"{trust}:{event.event_id}".encode())
+            body = _body(event, trust)
+            first = seen.setdefault((person, digest), body)
+            if first is not body:
+                duplicates += 1
+                conflicts += first != body
+                continue
+            delivery = deliveries.setdefault(person, _Delivery(person, [], [], []))
+            row = None if event.item_id is None else rows[event.item_id]
+            delivery.events.append((event, row))
+            delivery.id_digests.append(digest)
+            delivery.bodies.append(body)
+        return list(deliveries.values()), (duplicates, conflicts)
+
+    async def _attempt(self, deliveries: list[_Delivery]) -> tuple[list[_Delivery], AppendResult]:
+        """Try to write every delivery once; return those that lost a race."""
+        today = int(time.time()) // _DAY_S
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for delivery in deliveries:
+                pipeline.mget(keys.hot(delivery.person), keys.rest(delivery.person))
+                for key in _day_keys(delivery.person, today):
+                    pipeline.hmget(key, delivery.id_digests)
+            read = await pipeline.execute()
+        duplicates = conflicts = 0
+        calls: list[tuple[_Delivery, list[str], list[bytes | str | int]]] = []
+        for at, delivery in enumerate(deliveries):
+            (hot, rest), *days = read[4 * at : 4 * at + 4]
+            known = [next((day[i] for day in days if day[i]), None) for i in range(len(days[0]))]
+            for body, first in zip(delivery.bodies, known, strict=True):
+                duplicates += first is not None
+                conflicts += first is not None and first != _digest(body)
+            fresh = _without(delivery, [first is not None for first in known])
+            if fresh.events:
+                calls.append(self._append_call(fresh, hot, rest, today))
+        outcomes = await self._run(scripts.APPEND_EVENTS, [call[1:] for call in calls])
+        lost = [call[0] for call, wrote in zip(calls, outcomes, strict=True) if not wrote]
+        accepted = sum(len(call[0].events) for call in calls) - sum(len(d.events) for d in lost)
+        return lost, AppendResult(accepted, duplicates, conflicts)
+
+    def _append_call(
+        self, delivery: _Delivery, hot: bytes | None, rest: bytes | None, today: int
+    ) -> tuple[_Delivery, list[str], list[bytes | str | int]]:
+        about_items = [(event, row) for event, row in delivery.events if row is not None]
+        state = fold(
+            join(unpack(hot), unpack(rest)),
+            np.array([row for _, row in about_items], dtype=np.uint32),
+            np.array([EVENT_TYPE_CODES[event.type] for event, _ in about_items], dtype=np.uint8),
+            np.array([int(event.timestamp.timestamp()) for event, _ in about_items], np.uint32),
+        )
+        new_hot, new_rest = split(state)
+        arguments: list[bytes | str | int] = [
+            hashlib.sha1(hot or b"", usedforsecurity=False).hexdigest(),
+            hashlib.sha1(rest or b"", usedforsecurity=False).hexdigest(),
+            pack(new_hot),
+            pack(new_rest),
+            keys.DEDUPLICATION_TTL_S,
+            len(delivery.events),
+        ]
+        for digest, body in zip(delivery.id_digests, delivery.bodies, strict=True):
+            arguments += (digest, _digest(body), body)
+        names = [
+            keys.hot(delivery.person),
+            keys.rest(delivery.person),
+            *_day_keys(delivery.person, today),
+            keys.events(keys.shard_of(delivery.person)),
+        ]
+        return delivery, names, arguments
+
+    async def apply_import(
+        self, import_id: str, events: pl.DataFrame, progress: Callable[[int, int], None]
+    ) -> None:
+        """Add imported events, which are in the log already, to the states of their people.
+
+        Parameters
+        ----------
+        import_id : str
+            A person is given the events of one import once, however often this is called.
+        events : DataFrame
+            Distinct events: ``user_id``, ``anonymous_id``, ``item_id``, ``type`` (str) and
+            ``timestamp``.
+        progress : callable
+            Called with the number of people done and the number of all.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the server does not answer; call again.
+        """
+        frame = await self._rows_frame(events)
+        n_people = frame["person"].n_unique()
+        people = fold_frame(frame)
+        done = 0
+        try:
+            while chunk := list(islice(people, IMPORT_CHUNK)):
+                pending = chunk
+                while pending:
+                    pending = await self._add_states(import_id, pending)
+                done += len(chunk)
+                progress(done, n_people)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the import is not complete: {error}") from error
+
+    async def forget_import(self, import_id: str) -> None:
+        """Drop the markers of an import that is complete and will not be applied again."""
+        names = [keys.import_marker(shard, import_id) for shard in keys.shards()]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.delete(name)
+            await pipeline.execute()
+
+    async def _rows_frame(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return the frame that ``state.fold_frame`` reads."""
+        events = events.filter(pl.col("item_id").is_not_null())
+        item_ids = events["item_id"].unique(maintain_order=True).to_list()
+        rows = await self._rows.rows_of(item_ids)
+        row_of = pl.DataFrame(
+            {"item_id": item_ids, "row": rows}, {"item_id": str, "row": pl.UInt32}
+        )
+        codes = {kind.value: code for kind, code in EVENT_TYPE_CODES.items()}
+        return events.join(row_of, on="item_id").select(
+            pl.when(pl.col("user_id").is_not_null())
+            .then("u:" + pl.col("user_id"))
+            .otherwise("a:" + pl.col("anonymous_id"))
+            .alias("person"),
+            "row",
+            pl.col("type").replace_strict(codes, return_dtype=pl.UInt8),
+            (pl.col("timestamp").dt.epoch("ms") // 1000).cast(pl.UInt32).alias("t_s"),
+        )
+
+    async def _add_states(
+        self, import_id: str, people: list[tuple[str, UserState]]
+    ) -> list[tuple[str, UserState]]:
+        """Add to each person's state; return those whose state changed in between."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for person, _ in people:
+                pipeline.mget(keys.hot(person), keys.rest(person))
+            read = await pipeline.execute()
+        calls: list[tuple[list[str], list[bytes | str | int]]] = []
+        for (person, addition), (hot, rest) in zip(people, read, strict=True):
+            new_hot, new_rest = split(add(join(unpack(hot), unpack(rest)), addition))
+            marker = keys.import_marker(keys.shard_of(person), import_id)
+            calls.append(
+                (
+                    [keys.hot(person), keys.rest(person), marker],
+                    [
+                        hashlib.sha1(hot or b"", usedforsecurity=False).hexdigest(),
+                        hashlib.sha1(rest or b"", usedforsecurity=False).hexdigest(),
+                        pack(new_hot),
+                        pack(new_rest),
+                        keys.IMPORT_MARKER_TTL_S,
+                        person,
+                    ],
+                )
+            )
+        outcomes = await self._run(scripts.APPLY_IMPORT, calls)
+        return [one for one, wrote in zip(people, outcomes, strict=True) if not wrote]
+
+    async def _run(
+        self, script: str, calls: Iterable[tuple[list[str], list[bytes | str | int]]]
+    ) -> list[int]:
+        """Run one script many times in one round trip."""
+        calls = list(calls)
+        for _ in range(2):
+            if script not in self._shas:
+                self._shas[script] = await self._redis.script_load(script)
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for names, arguments in calls:
+                    pipeline.evalsha(self._shas[script], len(names), *names, *arguments)
+                outcomes = await pipeline.execute(raise_on_error=False)
+            errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+            if not errors:
+                return outcomes
+            if not all(isinstance(error, NoScriptError) for error in errors):
+                raise errors[0]
+            # The server was restarted or flushed: it wrote nothing and needs the script again.
+            del self._shas[script]
+        raise StoreUnavailableError("the server does not keep its scripts")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=8).digest()
+
+
+def _body(event: Event, trust: str) -> bytes:
+    document = event.model_dump(mode="json", exclude_none=True)
+    return orjson.dumps({**document, "trust": trust}, option=orjson.OPT_SORT_KEYS)
+
+
+def _day_keys(person: str, today: int) -> list[str]:
+    return [keys.deduplication(person, today - age) for age in range(3)]
+
+
+def _without(delivery: _Delivery, known: list[bool]) -> _Delivery:
+    """Return a delivery without the events that are known already."""
+    if not any(known):
+        return delivery
+    kept = [at for at, is_known in enumerate(known) if not is_known]
+    return _Delivery(
+        delivery.person,
+        [delivery.events[at] for at in kept],
+        [delivery.id_digests[at] for at in kept],
+        [delivery.bodies[at] for at in kept],
+    )

@@ -1,0 +1,142 @@
+"""What the service asks of Redis, as whole use cases.
+
+One object for a process: :class:`Store` reads the context of a request in batches; its parts write
+events (`events`), give rows to items (`catalogue`) and keep API keys (`keys`).
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Self
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from feature_store import keys
+from feature_store.batching import BatchedReader
+from feature_store.errors import StoreUnavailableError
+from feature_store.key_store import KeyStore
+from feature_store.row_store import RowStore
+from feature_store.schema import NO_PREFERENCES, Preferences
+from feature_store.state import EMPTY_STATE, UserState, join, unpack
+from feature_store.state_writer import StateWriter
+
+
+@dataclass(frozen=True, slots=True)
+class UserContext:
+    """What one request needs to know, read in one round trip.
+
+    Parameters
+    ----------
+    state : UserState
+        The `hot` part of the person's state.
+    preferences : Preferences
+        What the person decided.
+    catalogue_sequence : int
+        How many changes the catalogue has had; a worker that applied fewer is behind.
+    """
+
+    state: UserState
+    preferences: Preferences
+    catalogue_sequence: int
+
+
+class Store:
+    """The feature store of one process.
+
+    Parameters
+    ----------
+    url : str
+        ``redis://host:port/db``, ``rediss://...`` or ``unix://path``.
+    read_timeout_s : float
+        After this long a read of a context counts as failed.
+    """
+
+    def __init__(self, url: str, read_timeout_s: float = 0.05) -> None:
+        self.url = url
+        self._redis = redis.asyncio.Redis.from_url(
+            url, socket_connect_timeout=2.0, socket_timeout=10.0, health_check_interval=30
+        )
+        self._reader = BatchedReader(url, read_timeout_s)
+        self.catalogue = RowStore(self._redis)
+        self.events = StateWriter(self._redis, self.catalogue)
+        self.keys = KeyStore(self._redis)
+
+    @classmethod
+    async def open(cls, url: str, read_timeout_s: float = 0.05) -> Self:
+        """Connect and wait for the first answer.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If nobody answers at `url`.
+        """
+        store = cls(url, read_timeout_s)
+        try:
+            await store.ping()
+        except StoreUnavailableError:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._reader.close()
+        await self._redis.aclose()
+
+    async def ping(self, timeout_s: float = 5.0) -> None:
+        """Return when the server answers.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If it does not.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._redis.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailableError(f"no answer from {_shown(self.url)}: {error}") from error
+
+    async def load_context(self, person: str | None) -> UserContext:
+        """Read what a request needs; reads of concurrent requests share a round trip.
+
+        Parameters
+        ----------
+        person : str or None
+            ``schema.person_of``; ``None`` for nobody.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the server does not answer within the read timeout.
+        """
+        if person is None:
+            (sequence,) = await self._reader.get((keys.CATALOGUE_SEQUENCE,))
+            return UserContext(EMPTY_STATE, NO_PREFERENCES, int(sequence or 0))
+        hot, preferences, sequence = await self._reader.get(
+            (keys.hot(person), keys.preferences(person), keys.CATALOGUE_SEQUENCE)
+        )
+        return UserContext(
+            unpack(hot) if hot else EMPTY_STATE,
+            Preferences.model_validate_json(preferences) if preferences else NO_PREFERENCES,
+            int(sequence or 0),
+        )
+
+    async def load_state(self, person: str) -> UserState:
+        """Read the whole state of a person, `rest` included."""
+        hot, rest = await self._reader.get((keys.hot(person), keys.rest(person)))
+        return join(unpack(hot), unpack(rest))
+
+    async def info(self) -> dict[str, Any]:
+        """Return what the server says of itself: version, persistence, memory policy."""
+        try:
+            facts: dict[str, Any] = await self._redis.info()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"no answer from {_shown(self.url)}: {error}") from error
+        return facts
+
+
+def _shown(url: str) -> str:
+    """Return a URL without its password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
