@@ -2,7 +2,7 @@
 
 import os
 
-# Before numpy, FAISS and implicit are imported: with more threads than cores, small tests take many times as long.
+# Before numpy, FAISS and implicit are imported: more threads than cores make small tests slow.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
