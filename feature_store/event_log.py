@@ -270,11 +270,10 @@ class PendingImport:
         return journal
 
     def discard(self) -> None:
-        """Give up an import that was not committed; other files in its folder are kept."""
-        for path in (self.scratch, self._staging):
-            shutil.rmtree(path, ignore_errors=True)
-        with suppress(OSError):
-            self.folder.rmdir()
+        """Give up an import, unless its journal says that it counts."""
+        if (self.folder / _JOURNAL).exists():
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def scan_files(files: Iterable[Path]) -> pl.LazyFrame:
