@@ -180,6 +180,8 @@ class EmbeddedServer:
                 words = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
                 raise StoreUnavailableError(f"the embedded server did not start: {words}")
             time.sleep(0.01)
+        # It may outlive this process, and its end is awaited by its id: Popen need not warn of it.
+        process.returncode = 0
 
     def _answers(self) -> bool:
         """Tell whether the server replies to PING; while it loads its file it does not yet."""
