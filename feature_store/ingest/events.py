@@ -11,6 +11,7 @@ import polars as pl
 
 from feature_store.event_log import EVENT_LOG_SCHEMA
 from feature_store.ingest.mapping import plain
+from feature_store.ingest.refusals import Refusals
 from feature_store.ingest.table import Batch, Reject
 from feature_store.ingest.values import as_number, as_text, as_time, bad_ids
 from feature_store.schema import EPOCH, ITEM_EVENTS, MAX_CLOCK_SKEW_S, EventType
@@ -83,22 +84,6 @@ class Normalised:
     rejects: list[Reject]
 
 
-class _Refusals:
-    """The first reason against each row, and the value that it is about."""
-
-    def __init__(self, height: int) -> None:
-        self.reason = pl.Series("reason", [None], dtype=pl.String).new_from_index(0, height)
-        self.value = self.reason.alias("value")
-
-    def add(self, reason: str, wrong: pl.Series, value: pl.Series | None = None) -> None:
-        wrong = wrong.fill_null(value=False) & self.reason.is_null()
-        if not wrong.any():
-            return
-        self.reason = self.reason.set(wrong, reason)
-        if value is not None:
-            self.value = self.value.zip_with(~wrong, as_text(value))
-
-
 def normalise(batch: Batch, mapping: Mapping[str, str], options: EventOptions) -> Normalised:
     """Turn rows into events.
 
@@ -113,7 +98,7 @@ def normalise(batch: Batch, mapping: Mapping[str, str], options: EventOptions) -
     """
     raw = {field: batch.frame[column].alias(field) for field, column in mapping.items()}
     height = batch.frame.height
-    refusals = _Refusals(height)
+    refusals = Refusals(height)
     columns = {name: _nulls(name, dtype, height) for name, dtype in EVENT_LOG_SCHEMA.items()}
     for field in _ID_FIELDS:
         if field in raw:
@@ -141,7 +126,7 @@ def normalise(batch: Batch, mapping: Mapping[str, str], options: EventOptions) -
     events = rows.filter(good).drop("reason")
     digests = _digests(events, "currency" in raw, "channel" in raw)
     events = events.with_columns(digests).drop("quantity_key", "price_key")
-    return Normalised(events, batch.rejects + _rejects(batch, refusals, ~good))
+    return Normalised(events, batch.rejects + refusals.rejects(batch))
 
 
 def _nulls(name: str, dtype: pl.DataType, height: int) -> pl.Series:
@@ -152,7 +137,7 @@ def _types(
     raw: Mapping[str, pl.Series],
     columns: Mapping[str, pl.Series],
     options: EventOptions,
-    refusals: _Refusals,
+    refusals: Refusals,
 ) -> pl.Series:
     default = options.default_type.value
     given = as_text(raw["type"]) if "type" in raw else columns["type"]
@@ -166,7 +151,7 @@ def _types(
     return given.replace_strict(known, default=None, return_dtype=pl.String).fill_null(default)
 
 
-def _times(raw: Mapping[str, pl.Series], options: EventOptions, refusals: _Refusals) -> pl.Series:
+def _times(raw: Mapping[str, pl.Series], options: EventOptions, refusals: Refusals) -> pl.Series:
     if "timestamp" not in raw:
         raise ValueError("a mapping of events needs a timestamp")
     given = raw["timestamp"]
@@ -184,7 +169,7 @@ def _amounts(
     raw: Mapping[str, pl.Series],
     columns: dict[str, pl.Series],
     options: EventOptions,
-    refusals: _Refusals,
+    refusals: Refusals,
 ) -> list[pl.Series]:
     """Fill in quantity and unit price; return what of them goes into the event's hash."""
     height = len(columns["type"])
@@ -228,7 +213,7 @@ def _labels(
     raw: Mapping[str, pl.Series],
     columns: dict[str, pl.Series],
     options: EventOptions,
-    refusals: _Refusals,
+    refusals: Refusals,
 ) -> None:
     """Fill in currency and channel."""
     if "currency" in raw:
@@ -276,26 +261,8 @@ def _digests(events: pl.DataFrame, has_currency: bool, has_channel: bool) -> pl.
             )
         )
     ).to_series()
-    return pl.Series(
-        "digest",
-        [
-            None
-            if text is None
-            else hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest()
-            for text in texts
-        ],
-        dtype=pl.String,
-    )
-
-
-def _rejects(batch: Batch, refusals: _Refusals, bad: pl.Series) -> list[Reject]:
-    if not bad.any():
-        return []
-    lines = batch.lines[bad.to_numpy()].tolist()
-    source = batch.source
-    return [
-        Reject(source, line, reason, "" if value is None else repr(value[:200]))
-        for line, reason, value in zip(
-            lines, refusals.reason.filter(bad), refusals.value.filter(bad), strict=True
-        )
+    hashes = [
+        None if text is None else hashlib.blake2b(text.encode(), digest_size=12).digest()
+        for text in texts.to_list()
     ]
+    return pl.Series("digest", hashes, dtype=pl.Binary).bin.encode("hex")

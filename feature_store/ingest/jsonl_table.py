@@ -16,6 +16,8 @@ _DEEPEST = 4
 class JsonlTable:
     """A JSON-lines file; an object within the object is reached as ``outer.inner``.
 
+    An object of the name ``attributes`` stays whole, with the types that its values have.
+
     The columns are the keys that occur in the first 8 MiB.
 
     Parameters
@@ -90,7 +92,7 @@ def _read(line: bytes) -> tuple[dict[str, str | None] | None, str]:
 
 def _flatten(prefix: str, value: dict[str, Any], flat: dict[str, str | None], depth: int) -> None:
     for key, inner in value.items():
-        if isinstance(inner, dict) and inner and depth > 1:
+        if isinstance(inner, dict) and inner and depth > 1 and prefix + key != "attributes":
             _flatten(f"{prefix}{key}.", inner, flat, depth - 1)
         elif isinstance(inner, str):
             flat[prefix + key] = inner or None

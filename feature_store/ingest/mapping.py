@@ -89,6 +89,7 @@ ITEM_FIELDS: dict[str, tuple[str, ...]] = {
     "group_id": ("itemgroupid", "parentid", "parentsku"),
     "published_at": ("availabilitydate", "releasedate", "launchdate"),
     "expires_at": ("expirationdate", "enddate"),
+    "attributes": (),
 }
 """Fields of an item, with other names that columns of them commonly have."""
 

@@ -8,7 +8,6 @@ written. The fold into the states follows; killed before its end, it is taken up
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,47 +19,13 @@ from feature_store.ingest.events import EventOptions, Normalised, normalise
 from feature_store.ingest.mapping import EVENT_FIELDS, require, resolve
 from feature_store.ingest.source import Source, open_table, read_batches
 from feature_store.ingest.staging import GROUP_ROWS, settle, stage
+from feature_store.ingest.summary import ImportSummary
 from feature_store.ingest.table import EmptyFileError, Progress, RejectLog, silent
 
 Fold = Callable[[str, Iterator[pl.DataFrame], int, Progress], None]
 """Adds an import to the states. Given are its id, frames of the log's columns in which each
 person's events stand whole in one frame, how many events there are, and whom to tell. Calling it
 again for the same import must not count a person's events twice."""
-
-
-@dataclass(slots=True)
-class ImportSummary:
-    """What became of an import's rows.
-
-    Parameters
-    ----------
-    rows_read, accepted, duplicates : int
-        Rows; those that were neither accepted nor duplicates were refused.
-    rejected : dict of str to int
-        Refused rows by reason, most frequent first.
-    rejects_file : Path or None
-        Where they can be read.
-    import_id : str or None
-        Names the import; ``None`` if nothing was taken.
-    seconds : float
-        How long it took.
-    people, items : int
-        How many different ones the accepted events name.
-    first_at, last_at : datetime or None
-        Times of the first and the last accepted event.
-    """
-
-    rows_read: int = 0
-    accepted: int = 0
-    duplicates: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    rejects_file: Path | None = None
-    import_id: str | None = None
-    seconds: float = 0.0
-    people: int = 0
-    items: int = 0
-    first_at: datetime | None = None
-    last_at: datetime | None = None
 
 
 def event_batches(
@@ -97,8 +62,7 @@ def event_batches(
     done = 0
     for place, source in enumerate(sources):
         try:
-            opened = open_table(source)
-            with opened as table:
+            with open_table(source) as table:
                 mapping = event_mapping(given, table.columns, source.name)
                 for batch in read_batches(source, table, sorted(set(mapping.values()))):
                     result = normalise(batch, mapping, options)
