@@ -1,0 +1,24 @@
+"""One real embedded server for the tests of the store; each test has a database of its own keys."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from feature_store.embedded import EmbeddedServer
+from feature_store.store import Store
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    folder: Path = tmp_path_factory.mktemp("server")
+    with EmbeddedServer(folder, fsync="everysec") as running:
+        yield running
+
+
+@pytest.fixture
+async def store(server: EmbeddedServer) -> AsyncIterator[Store]:
+    opened = await Store.open(server.url)
+    await opened._redis.flushall()
+    yield opened
+    await opened.close()
