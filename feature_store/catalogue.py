@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -229,6 +230,32 @@ class Catalogue:
         )
         self._showable[kinds] = (now_s, self._next_change_s(now), mask)
         return mask
+
+    def published_s(self) -> npt.NDArray[np.int64]:
+        """Return when each row was published, in seconds since 1970; 0 where it is not said."""
+        result = np.zeros(self.n_rows, dtype=np.int64)
+        published = self.frame["published_at"].dt.epoch("s").fill_null(0).to_numpy()
+        result[: len(published)] = published
+        for row, columns in self.overlay.items():
+            moment = columns["published_at"]
+            result[row] = 0 if moment is None else int(moment.timestamp())
+        return result
+
+    @cached_property
+    def group_codes(self) -> I32 | None:
+        """The variant group of each row, -1 for none; ``None`` when no item has a group.
+
+        Rows of one group share a code.
+        """
+        ids: list[str | None] = self.frame["group_id"].to_list()
+        ids += [None] * (self.n_rows - len(ids))
+        for row, columns in self.overlay.items():
+            ids[row] = columns["group_id"]
+        if not any(ids):
+            return None
+        codes: dict[str, int] = {}
+        found = (-1 if group is None else codes.setdefault(group, len(codes)) for group in ids)
+        return np.fromiter(found, dtype=np.int32, count=len(ids))
 
     def _next_change_s(self, now: datetime) -> int:
         """Return the first second after `now` at which an item begins or ends to be showable."""

@@ -34,11 +34,15 @@ class ModelRegistry:
         self.path = models_dir / "registry.json"
 
     def read(self) -> dict[str, Any]:
-        """Return ``{current, held, history: [{at, action, version}]}``; the newest entry last."""
+        """Return the registry's document.
+
+        ``current`` serves, ``before`` are those that a roll-back goes back through, ``held`` says
+        whether publishing waits, and ``history`` is ``[{at, action, version}]``, newest last.
+        """
         try:
             document: dict[str, Any] = orjson.loads(self.path.read_bytes())
         except FileNotFoundError:
-            return {"current": None, "held": False, "history": []}
+            return {"current": None, "before": [], "held": False, "history": []}
         except (OSError, orjson.JSONDecodeError) as error:
             raise ArtifactError(f"{self.path} cannot be read: {error}") from error
         return document
@@ -118,22 +122,15 @@ class ModelRegistry:
             If no earlier model is left.
         """
         with self._changing() as document:
-            current = document["current"]
             existing = set(self.versions())
-            # Walking back over roll-backs too would swing between two models for ever.
-            served = [
-                entry["version"]
-                for entry in document["history"]
-                if entry["action"] in ("publish", "promote") and entry["version"] in existing
-            ]
-            if current in served:
-                served = served[: len(served) - 1 - served[::-1].index(current)]
-            before = [version for version in served if version != current]
+            before = [version for version in document["before"] if version in existing]
             if not before:
                 raise NotFoundError("there is no earlier model to roll back to")
             self.load(before[-1])
+            document["before"] = before[:-1]
             document["held"] = True
-            self._choose(document, before[-1], "rollback", now)
+            document["current"] = before[-1]
+            self._note(document, "rollback", before[-1], now)
             return str(before[-1])
 
     def set_hold(self, held: bool, now: datetime) -> None:
@@ -152,6 +149,8 @@ class ModelRegistry:
             return old
 
     def _choose(self, document: dict[str, Any], version: str, action: str, now: datetime) -> None:
+        if document["current"] not in (None, version):
+            document["before"] = [*document["before"], document["current"]][-HISTORY_LENGTH:]
         document["current"] = version
         self._note(document, action, version, now)
 
