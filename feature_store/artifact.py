@@ -203,7 +203,7 @@ class ArtifactWriter:
         with ipc.new_file(str(self.path / ITEMS), table.schema) as sink:
             sink.write_table(table)
 
-    def index(self, write: Callable[[str], None]) -> None:
+    def index(self, write: Callable[[str], object]) -> None:
         """Let `write` put the FAISS index at the path that it is given."""
         write(str(self.path / INDEX))
 

@@ -46,6 +46,8 @@ class EventOptions:
         Events more than five minutes later are refused.
     default_type : EventType
         What the rows are if no column says so.
+    type_given : bool
+        Whether a person has said so: then a column of types counts only if it was named too.
     timezone : str
         What times without a zone are in.
     currency : str, optional
@@ -60,6 +62,7 @@ class EventOptions:
 
     now: datetime
     default_type: EventType = EventType.PURCHASE
+    type_given: bool = False
     timezone: str = "UTC"
     currency: str | None = None
     price: Literal["unit", "line"] = "unit"

@@ -64,6 +64,8 @@ def event_batches(
         try:
             with open_table(source) as table:
                 mapping = event_mapping(given, table.columns, source.name)
+                if options.type_given and "type" not in given:
+                    mapping.pop("type", None)
                 for batch in read_batches(source, table, sorted(set(mapping.values()))):
                     result = normalise(batch, mapping, options)
                     rejects.add(result.rejects)

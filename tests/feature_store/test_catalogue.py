@@ -73,7 +73,7 @@ def test_an_overlay_equals_a_catalogue_built_afresh(first: list[Item], later: li
     first_rows = list(dict.fromkeys(rows[one.item_id] for one in first))
     assert first_rows == list(range(base.n_rows))
     overlaid = base.with_changes([(rows[one.item_id], columns_of(one)) for one in later])
-    newest = {one.item_id: one for one in first + later}
+    newest: dict[str, Item] = {one.item_id: one for one in first + later}
     afresh = build([newest[item_id] for item_id in rows])
     assert [overlaid.item(row) for row in rows.values()] == [
         afresh.item(row) for row in rows.values()
