@@ -8,6 +8,7 @@ a batch that has not been sent yet, so it never sees a value that is older than 
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import cast
 from urllib.parse import urlsplit
 
 import hiredis
@@ -32,8 +33,8 @@ class _Wire(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        # uvloop's transports are duck-typed: they inherit from none of asyncio's classes.
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     def send(self, command: bytes) -> "asyncio.Future[object]":
         """Send a packed command and return the future of its reply."""
