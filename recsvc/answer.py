@@ -1,0 +1,120 @@
+"""The answer as JSON: plain dicts for orjson, exactly as the contract has them."""
+
+import secrets
+from typing import Any
+
+from feature_store.signals import FEATURES
+from recsvc.engine import Chosen, Response
+from recsvc.explain import TEXTS, Reason, reasons
+from recsvc.requests import RecommendationRequest
+
+MAX_SKIP = 0xFFFF
+
+
+def new_recommendation_id(now_ms: int, shown: int) -> str:
+    """Return an id that says when a list was made and how many of its items were shown.
+
+    Parameters
+    ----------
+    now_ms : int
+        Milliseconds since 1970.
+    shown : int
+        Items of the list shown so far, this answer's included.
+    """
+    return f"{now_ms:012x}{min(shown, MAX_SKIP):04x}{secrets.randbits(64):016x}"
+
+
+def read_recommendation_id(value: str) -> tuple[int, int]:
+    """Return the time in seconds since 1970 and the number of items shown.
+
+    Raises
+    ------
+    ValueError
+        If it is not an id that :func:`new_recommendation_id` makes.
+    """
+    if len(value) != 32 or not value.isascii() or not value.isalnum():
+        raise ValueError("is not a recommendation id")
+    return int(value[:12], 16) // 1000, int(value[12:16], 16)
+
+
+def answer(
+    response: Response,
+    request: RecommendationRequest,
+    recommendation_id: str,
+    degraded: list[str],
+    *,
+    first_rank: int = 1,
+) -> dict[str, Any]:
+    """Write a response as the contract's document.
+
+    Parameters
+    ----------
+    response : Response
+        What the engine chose.
+    request : RecommendationRequest
+        What was asked.
+    recommendation_id : str
+        Name of this answer.
+    degraded : list of str
+        What was missing while it was made.
+    first_rank : int
+        Rank of the first item; above 1 in the continuation of a list.
+    """
+    snapshot = response.snapshot
+    catalogue = snapshot.catalogue
+    items = []
+    for rank, (chosen, reason) in enumerate(
+        zip(response.chosen, reasons(response), strict=True), first_rank
+    ):
+        why: dict[str, Any] = {
+            "code": reason.code,
+            "item_ids": [catalogue.item_id(row) for row in reason.rows],
+        }
+        item: dict[str, Any] = {
+            "item_id": catalogue.item_id(chosen.row),
+            "rank": rank,
+            "score": round(chosen.score, 6),
+            "source": reason.source,
+            "reason": why,
+            "rule_ids": [],
+            "item": {},
+        }
+        if request.fields:
+            document = catalogue.item(chosen.row)
+            item["item"] = {name: document[name] for name in request.fields}
+        if request.explain:
+            why["text"] = reason_text(response, reason)
+            item["journey"] = journey(response, chosen)
+        items.append(item)
+    return {
+        "recommendation_id": recommendation_id,
+        "placement": response.placement.name,
+        "user_id": request.user_id,
+        "model_version": snapshot.model.version,
+        "rules_version": snapshot.rules_version,
+        "personalized": response.personalized,
+        "degraded": degraded,
+        "experiment": None,
+        "items": items,
+    }
+
+
+def reason_text(response: Response, reason: Reason) -> str:
+    """Return a reason in words."""
+    catalogue = response.snapshot.catalogue
+    items = [catalogue.item(row) for row in reason.rows]
+    names = ", ".join(str(item["title"] or item["item_id"]) for item in items)
+    text = TEXTS[reason.code]
+    return text.format(items=names) if names else text.removesuffix(" {items}")
+
+
+def journey(response: Response, chosen: Chosen) -> dict[str, Any]:
+    """Return how an item came to its place: the stage, and what each feature gave to its score."""
+    candidates = chosen.candidates
+    found: dict[str, Any] = {"stage": candidates.source, "candidates": len(candidates.rows)}
+    if candidates.features is not None:
+        parts = candidates.features[chosen.position] * response.snapshot.model.weights
+        found["score_parts"] = {
+            name: round(float(part), 6) for name, part in zip(FEATURES, parts, strict=True)
+        }
+    return found

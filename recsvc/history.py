@@ -1,0 +1,87 @@
+"""What a state means now: weights and decays applied to the facts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.schema import PURCHASE_CODE
+from feature_store.signals import interaction_weights
+from feature_store.state import UserState
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Purchases:
+    """What somebody bought, one entry a distinct item.
+
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (p,)
+        Catalogue rows, sorted.
+    counts : ndarray of float32, shape (p,)
+        How often.
+    age_s, span_s : ndarray of float32, shape (p,)
+        Seconds since the last purchase, and between the first and the last one.
+    """
+
+    rows: I64
+    counts: F32
+    age_s: F32
+    span_s: F32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """What somebody did, as collaborative filtering weighs it.
+
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (h,)
+        Catalogue rows of all items with a weight, sorted.
+    weights : ndarray of float32, shape (h,)
+        Sum over event types of ``signals.interaction_weights``.
+    bought : ndarray of bool, shape (h,)
+        Whether a purchase is among the events.
+    purchases : Purchases
+        The purchases alone.
+    newest_first : ndarray of int64
+        Catalogue rows of the session's events, newest first.
+    """
+
+    rows: I64
+    weights: F32
+    bought: npt.NDArray[np.bool_]
+    purchases: Purchases
+    newest_first: I64
+
+
+def read_history(state: UserState, now_s: int) -> History:
+    """Apply weights and decays to the facts of a state.
+
+    Parameters
+    ----------
+    state : UserState
+        Facts; those of event types without a weight are passed over.
+    now_s : int
+        Seconds since 1970.
+    """
+    age_s = np.maximum(now_s - state.last_s.astype(np.int64), 0).astype(np.float32)
+    counts = state.counts.astype(np.float32)
+    types = state.types
+    weights = interaction_weights(types, counts, age_s)
+    rows = state.rows.astype(np.int64)
+    is_purchase = types == PURCHASE_CODE
+    newest_first = state.session_rows.astype(np.int64)
+    span_s = (state.last_s - state.first_s).astype(np.float32)
+    if is_purchase.all():
+        purchases = Purchases(rows, counts, age_s, span_s)
+        return History(rows, weights, is_purchase, purchases, newest_first)
+    purchases = Purchases(*(column[is_purchase] for column in (rows, counts, age_s, span_s)))
+    starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
+    summed = np.maximum(np.add.reduceat(weights, starts), 0)
+    bought = np.logical_or.reduceat(is_purchase, starts)
+    kept = summed > 0
+    return History(rows[starts][kept], summed[kept], bought[kept], purchases, newest_first)

@@ -1,0 +1,52 @@
+"""The serving engine as evaluation and gate see it, so that what is evaluated is what is served."""
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.artifact import ModelArtifact
+from feature_store.catalogue import Catalogue
+from feature_store.schema import NO_PREFERENCES
+from feature_store.state import UserState, hot_of
+from recsvc.engine import recommend
+from recsvc.features import candidate_rows, personal_features
+from recsvc.history import read_history
+from recsvc.requests import RecommendationRequest
+from recsvc.retrieval import JoinedModel
+from recsvc.snapshot import Snapshot
+from recsvc.sources import Query
+
+
+class EngineRecommender:
+    """Answers for states instead of requests; implements ``feature_store.artifact.Recommender``.
+
+    Parameters
+    ----------
+    artifact : ModelArtifact
+        The model.
+    catalogue : Catalogue
+        Where the rows of states point.
+    """
+
+    def __init__(self, artifact: ModelArtifact, catalogue: Catalogue) -> None:
+        self.snapshot = Snapshot(catalogue, JoinedModel(artifact, catalogue))
+
+    def candidates(
+        self, state: UserState, *, now_s: int
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Return distinct candidates of `home` and their features."""
+        history = read_history(hot_of(state), now_s)
+        query = Query(self.snapshot, history, np.zeros(0, dtype=np.int32), now_s)
+        rows = np.unique(candidate_rows(self.snapshot, history, query.folded)).astype(np.int32)
+        return rows, personal_features(self.snapshot, history, query.folded, rows)
+
+    def recommend(self, state: UserState, *, k: int, now_s: int, new_only: bool) -> list[int]:
+        """Return the `home` list; a page reads the `hot` part of a state, and so does this."""
+        response = recommend(
+            self.snapshot,
+            hot_of(state),
+            NO_PREFERENCES,
+            RecommendationRequest(limit=k),
+            now_s,
+            without_rows=np.unique(state.rows).astype(np.int64) if new_only else None,
+        )
+        return [chosen.row for chosen in response.chosen]

@@ -1,0 +1,278 @@
+"""A model joined to the catalogue, and the search for items near a customer's vector."""
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.artifact import ModelArtifact
+from feature_store.catalogue import Catalogue
+from feature_store.errors import ArtifactError
+from feature_store.fold_in import FoldIn
+from feature_store.signals import DAY_S, FEATURES
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+# One thread: a request is shorter than the time it takes to wake a second one.
+faiss.omp_set_num_threads(1)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexForm:
+    """How an index wants to be asked (``manifest["index"]``).
+
+    Parameters
+    ----------
+    nprobe : int
+        Inverted lists that are searched; 0 for a flat index.
+    augmented : bool
+        Whether vectors carry one more coordinate that turns inner product into distance (Bachrach
+        et al., "Speeding Up the Xbox Recommender System", RecSys 2014); a query's is 0.
+    """
+
+    nprobe: int
+    augmented: bool
+
+
+class Index:
+    """A FAISS index over the item factors of a model.
+
+    Parameters
+    ----------
+    artifact : ModelArtifact
+        The model; its manifest says what form the index has.
+
+    Raises
+    ------
+    ArtifactError
+        If FAISS cannot read the file, or it holds another number of items than the model.
+    """
+
+    def __init__(self, artifact: ModelArtifact) -> None:
+        said: dict[str, Any] = artifact.manifest["index"]
+        self.form = IndexForm(int(said.get("nprobe") or 0), bool(said.get("augmented")))
+        try:
+            self._index = faiss.read_index(str(artifact.index_path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"the index of model {artifact.version} is unreadable: {error}"
+            ) from error
+        if self._index.ntotal != artifact.n_items:
+            raise ArtifactError(
+                f"the index of model {artifact.version} holds {self._index.ntotal} items,"
+                f" its manifest says {artifact.n_items}"
+            )
+        if self.form.nprobe:
+            faiss.ParameterSpace().set_index_parameter(self._index, "nprobe", self.form.nprobe)
+
+    def search(self, vector: F32, k: int) -> I32:
+        """Return model rows near a vector, best first.
+
+        Parameters
+        ----------
+        vector : ndarray of float32, shape (d,)
+            A customer's factors.
+        k : int
+            How many; fewer come back when the probed lists hold fewer.
+        """
+        query = np.append(vector, np.float32(0)) if self.form.augmented else vector
+        _, labels = self._index.search(query[None, :], k)
+        found: I32 = labels[0]
+        return found if found[-1] >= 0 else found[found >= 0]
+
+
+class JoinedModel:
+    """A model whose rows are joined to catalogue rows; immutable.
+
+    Parameters
+    ----------
+    artifact : ModelArtifact or None
+        ``None`` for a shop that has no model yet: nothing is scored, lists are filled from the
+        catalogue.
+    catalogue : Catalogue
+        What the model's item ids are looked up in.
+    """
+
+    def __init__(self, artifact: ModelArtifact | None, catalogue: Catalogue) -> None:
+        self.artifact = artifact
+        self.version = artifact.version if artifact else ""
+        n_items = artifact.n_items if artifact else 0
+        arrays = artifact.arrays if artifact else {}
+        # A view without numpy's memmap class, which slows every indexing operation.
+        self.arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        self.n_items = n_items
+        ids = artifact.item_ids.to_pylist() if artifact else []
+        self.catalogue_rows: I32 = catalogue.rows(ids)
+        self.model_rows: I32 = np.full(catalogue.n_rows, -1, dtype=np.int32)
+        known = self.catalogue_rows >= 0
+        self.model_rows[self.catalogue_rows[known]] = np.flatnonzero(known)
+        self._see(catalogue)
+        self.index = Index(artifact) if artifact and n_items else None
+        self.fold_in = self._fold_in()
+        self.weights: F32 = self._blend_weights()
+
+    def _see(self, catalogue: Catalogue) -> None:
+        """Take from the catalogue what scores depend on."""
+        self._published_s = catalogue.published_s
+        self.category_codes = catalogue.category_codes
+        popularity = self.by_catalogue_row("popularity", 0.0)
+        share = np.bincount(self.category_codes, popularity).astype(np.float32)
+        self.category_share: F32 = share + np.float32(1e-6)
+        """Share of all purchases that each category code has."""
+
+    def _fold_in(self) -> FoldIn | None:
+        if self.artifact is None or self.n_items == 0:
+            return None
+        config = self.artifact.manifest["config"]
+        return FoldIn(
+            self.arrays["item_factors"],
+            self.arrays["gram"],
+            float(config["regularization"]),
+            float(config["alpha"]),
+        )
+
+    def _blend_weights(self) -> F32:
+        if self.artifact is None:
+            return np.zeros(len(FEATURES), dtype=np.float32)
+        blend = self.artifact.manifest["blend"]
+        if tuple(blend["features"]) != FEATURES:
+            raise ArtifactError(
+                f"the model {self.version} was blended from other features than this program"
+                " computes: train again"
+            )
+        return np.array(blend["weights"]["home"], dtype=np.float32)
+
+    def with_catalogue(self, catalogue: Catalogue) -> "JoinedModel":
+        """Return the same model joined to a catalogue that grew or changed.
+
+        `catalogue` is this one's catalogue with changes: known rows keep their ids.
+        """
+        if (self.catalogue_rows < 0).any():
+            return JoinedModel(self.artifact, catalogue)
+        joined = copy.copy(self)
+        n_new = catalogue.n_rows - len(self.model_rows)
+        joined.model_rows = np.append(self.model_rows, np.full(n_new, -1, dtype=np.int32))
+        joined.__dict__.pop("newest", None)
+        new_rows = np.arange(len(self.model_rows), catalogue.n_rows, dtype=np.int32)
+        joined.__dict__["by_popularity"] = np.append(self.by_popularity, new_rows)
+        joined._see(catalogue)  # noqa: SLF001 (another instance of this class)
+        return joined
+
+    def rows_of(self, catalogue_rows: npt.NDArray[np.integer]) -> I32:
+        """Return the model row of each catalogue row; -1 for items that the model does not know.
+
+        Rows beyond the catalogue, of items that this worker has not heard of yet, are unknown too.
+        """
+        if len(catalogue_rows) and int(catalogue_rows.max()) >= len(self.model_rows):
+            inside = catalogue_rows < len(self.model_rows)
+            found = np.full(len(catalogue_rows), -1, dtype=np.int32)
+            found[inside] = self.model_rows[catalogue_rows[inside]]
+            return found
+        rows: I32 = self.model_rows[catalogue_rows]
+        return rows
+
+    def lookup(self, name: str, model_rows: I32, default: float) -> F32:
+        """Return an array's values at model rows, and `default` at unknown ones (-1)."""
+        if self.n_items == 0:
+            return np.full(len(model_rows), default, dtype=np.float32)
+        values: F32 = self.arrays[name][model_rows]
+        return np.where(model_rows >= 0, values, np.float32(default))
+
+    @cached_property
+    def constants(self) -> F32:
+        """What features take from the model, shape (n_items + 1, 4).
+
+        Columns: growth, log of recent popularity, logit of the repeat rate, repeat interval in
+        seconds (``features.personal_features`` has the formulas). The last row, where -1 points, is
+        of an item that the model does not know.
+        """
+        result = np.zeros((self.n_items + 1, 4), dtype=np.float32)
+        prior = self._prior()
+        recent = np.append(self.arrays["popularity_recent"], 0) if self.n_items else np.zeros(1)
+        overall = np.append(self.arrays["popularity"], 0) if self.n_items else np.zeros(1)
+        rate = np.full(self.n_items + 1, prior[0])
+        interval_s = np.full(self.n_items + 1, prior[1])
+        if self.n_items:
+            rate[:-1] = self.arrays["repeat_rate"]
+            interval_s[:-1] = self.arrays["repeat_interval_s"]
+        rate = np.clip(rate, 1e-4, 1 - 1e-4)
+        result[:, 0] = np.log(recent + 1e-5) - np.log(overall + 1e-5)
+        result[:, 1] = np.log(recent + 1e-6)
+        result[:, 2] = np.log(rate / (1 - rate))
+        result[:, 3] = np.maximum(interval_s, 3_600)
+        return result
+
+    def _prior(self) -> tuple[float, float]:
+        """Return repeat rate and interval in seconds of an item of which nothing is known."""
+        config = self.artifact.manifest["config"] if self.artifact else {}
+        return (
+            float(config.get("repeat_rate_prior", 0.1)),
+            float(config.get("repeat_interval_prior_s", 30 * DAY_S)),
+        )
+
+    def warm_up(self) -> None:
+        """Compute what the first request would have to wait for."""
+        _ = self.popular, self.trending, self.newest, self.by_popularity, self.norms, self.constants
+
+    def by_catalogue_row(self, name: str, default: float) -> F32:
+        """Return an array of shape (n_items,) as one of shape (n_rows,).
+
+        Parameters
+        ----------
+        name : str
+            A key of ``artifact.ARRAYS``.
+        default : float
+            Value of the rows that the model does not know.
+        """
+        result = np.full(len(self.model_rows), default, dtype=np.float32)
+        known = self.catalogue_rows >= 0
+        if self.n_items:
+            result[self.catalogue_rows[known]] = self.arrays[name][known]
+        return result
+
+    def _order(self, name: str) -> I32:
+        values = self.by_catalogue_row(name, 0.0)
+        order = np.argsort(-values, kind="stable").astype(np.int32)
+        return order[: int(np.count_nonzero(values > 0))]
+
+    @cached_property
+    def popular(self) -> I32:
+        """Catalogue rows that were bought lately, most bought first."""
+        return self._order("popularity_recent")
+
+    @cached_property
+    def trending(self) -> I32:
+        """Catalogue rows whose sales grow, fastest first."""
+        return self._order("trending")
+
+    @cached_property
+    def newest(self) -> I32:
+        """Catalogue rows by publication, or else by first purchase, newest first."""
+        since_s = np.zeros(len(self.model_rows), dtype=np.int64)
+        known = self.catalogue_rows >= 0
+        if self.n_items:
+            since_s[self.catalogue_rows[known]] = self.arrays["first_seen_s"][known]
+        since_s = np.where(self._published_s > 0, self._published_s, since_s)
+        order = np.argsort(-since_s, kind="stable").astype(np.int32)
+        return order[: int(np.count_nonzero(since_s > 0))]
+
+    @cached_property
+    def norms(self) -> F32:
+        """Lengths of the item factors, shape (n_items,); at least a little above 0."""
+        if self.n_items == 0:
+            return np.zeros(0, dtype=np.float32)
+        lengths: F32 = np.linalg.norm(self.arrays["item_factors"], axis=1)
+        return np.maximum(lengths, np.float32(1e-9))
+
+    @cached_property
+    def by_popularity(self) -> I32:
+        """All catalogue rows: by recent, then by overall popularity, then by row."""
+        recent = self.by_catalogue_row("popularity_recent", 0.0)
+        overall = self.by_catalogue_row("popularity", 0.0)
+        return np.lexsort((-overall, -recent)).astype(np.int32)

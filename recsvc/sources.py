@@ -1,0 +1,251 @@
+"""Where candidates come from: the customer's own taste, the page, the crowd, the calendar."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.fold_in import FoldedUser
+from recsvc.features import candidate_rows, personal_features
+from recsvc.history import History
+from recsvc.snapshot import Snapshot
+
+F32 = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.signedinteger]
+Mask = npt.NDArray[np.bool_]
+
+POPULAR_ROWS = 1_000
+EXACT_ROWS = 500
+DUE_WIDTH = 0.5
+_CHUNK = 1_024
+_NO_SCORES = np.zeros(0, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Scored rows of one source; a row may stand in it twice, with the same score.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (c,)
+        Catalogue rows.
+    scores : ndarray of float32, shape (c,)
+        Higher is better.
+    source : str
+        What an item of it is called in the answer; ``blend`` decides for each item.
+    features : ndarray of float32, shape (c, F), or None
+        What a blend was scored from.
+    is_sorted : bool
+        Whether the rows stand best first already.
+    """
+
+    rows: Rows
+    scores: F32
+    source: str
+    features: F32 | None = None
+    is_sorted: bool = False
+
+    def order(self, may: Mask) -> Iterator[int]:
+        """Yield the positions that may be shown, best first; ties in the order of the rows.
+
+        Parameters
+        ----------
+        may : ndarray of bool, shape (c,)
+            Which candidates are allowed.
+        """
+        positions = np.flatnonzero(may)
+        if not self.is_sorted:
+            positions = positions[np.argsort(-self.scores[positions], kind="stable")]
+        for start in range(0, len(positions), _CHUNK):
+            yield from positions[start : start + _CHUNK].tolist()
+
+
+class Query:
+    """What the sources are asked; what several of them need is computed once.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Catalogue and model.
+    history : History
+        The person's, weighted; empty for nobody.
+    about : ndarray of int32
+        Catalogue rows of the page's items.
+    now_s : int
+        Seconds since 1970.
+    """
+
+    def __init__(self, snapshot: Snapshot, history: History, about: Rows, now_s: int) -> None:
+        self.snapshot = snapshot
+        self.history = history
+        self.about = about
+        self.now_s = now_s
+
+    @cached_property
+    def known_history(self) -> tuple[Rows, F32, Rows]:
+        """Model rows and weights of the history items that the model knows, and their positions."""
+        rows = self.snapshot.model.rows_of(self.history.rows)
+        known = np.flatnonzero(rows >= 0)
+        if len(known) == len(rows):
+            return rows, self.history.weights, known
+        return rows[known], self.history.weights[known], known
+
+    @cached_property
+    def folded(self) -> FoldedUser | None:
+        """The person's vector, or ``None`` when the model knows nothing of the history."""
+        fold_in = self.snapshot.model.fold_in
+        rows, weights, _ = self.known_history
+        return fold_in.solve(rows, weights) if fold_in is not None and len(rows) else None
+
+    @cached_property
+    def page_vector(self) -> F32 | None:
+        """Mean direction of the page's items among the factors, or ``None`` if none is known."""
+        model = self.snapshot.model
+        rows = model.rows_of(self.about)
+        rows = rows[rows >= 0]
+        if len(rows) == 0:
+            return None
+        factors = model.arrays["item_factors"][rows]
+        norms = np.linalg.norm(factors, axis=1, keepdims=True)
+        mean: F32 = (factors / np.maximum(norms, 1e-9)).sum(axis=0)
+        return mean if mean.any() else None
+
+
+def personal(query: Query) -> Candidates:
+    """Blend what somebody buys again, what people like them buy, and what goes with it.
+
+    For somebody without a history it is what is popular.
+    """
+    folded = query.folded
+    if folded is None and len(query.history.purchases.rows) == 0:
+        return popular(query)
+    rows = candidate_rows(query.snapshot, query.history, folded)
+    return _blended(query, rows)
+
+
+def _blended(query: Query, rows: Rows) -> Candidates:
+    features = personal_features(query.snapshot, query.history, query.folded, rows)
+    return Candidates(rows, features @ query.snapshot.model.weights, "blend", features)
+
+
+def due(query: Query) -> Candidates:
+    """Return what somebody may be running out of, by their own interval for each item.
+
+    The interval is the mean time between the purchases of this person, drawn towards the item's own
+    median by one pseudo-purchase. An item is due when as much time has passed; before and after
+    that its score falls with the logarithm of the ratio, scaled by how likely the item is bought
+    again at all and by how often this person did.
+    """
+    model, bought = query.snapshot.model, query.history.purchases
+    if len(bought.rows) == 0:
+        return popular(query)
+    rows = model.rows_of(bought.rows)
+    usual_s = model.lookup("repeat_interval_s", rows, 30.0 * 86_400)
+    rate = model.lookup("repeat_rate", rows, 0.05)
+    interval_s = (bought.span_s + usual_s) / bought.counts
+    ratio = np.log(np.maximum(bought.age_s, 3_600.0) / np.maximum(interval_s, 3_600.0))
+    scores = rate * np.log1p(bought.counts) * np.exp(-(ratio**2) / (2 * DUE_WIDTH**2))
+    return Candidates(bought.rows, scores.astype(np.float32), "repeat")
+
+
+def similar(query: Query) -> Candidates:
+    """Return the nearest neighbours of the page's items among the factors."""
+    return _neighbours(query, "similar")
+
+
+def together(query: Query) -> Candidates:
+    """Return what is most often in one basket with the page's items."""
+    return _neighbours(query, "together")
+
+
+def _neighbours(query: Query, name: str) -> Candidates:
+    model = query.snapshot.model
+    rows = model.rows_of(query.about)
+    rows = rows[rows >= 0]
+    if len(rows) == 0:
+        return Candidates(rows, _NO_SCORES, name)
+    found = model.arrays[f"{name}_rows"][rows].ravel()
+    scores = model.arrays[f"{name}_scores"][rows].ravel()
+    known = (found >= 0) & (scores > 0)
+    catalogue_rows = model.catalogue_rows[found[known]]
+    in_catalogue = catalogue_rows >= 0
+    catalogue_rows, scores = catalogue_rows[in_catalogue], scores[known][in_catalogue]
+    total = query.snapshot.scratch.total
+    np.add.at(total, catalogue_rows, scores)
+    summed = total[catalogue_rows]
+    total[catalogue_rows] = 0
+    return Candidates(catalogue_rows, summed, name)
+
+
+def trending(query: Query) -> Candidates:
+    """Return what sells faster than it did."""
+    return _ranked(query.snapshot.model.trending, "trending")
+
+
+def newest(query: Query) -> Candidates:
+    """Return what was published, or first bought, last."""
+    return _ranked(query.snapshot.model.newest, "new")
+
+
+def popular(query: Query) -> Candidates:
+    """Return what everybody bought lately."""
+    return _ranked(query.snapshot.model.popular[:POPULAR_ROWS], "popular")
+
+
+def remaining(query: Query) -> Candidates:
+    """Return the whole catalogue, most popular first: what fills a list when nothing else can."""
+    model = query.snapshot.model
+    return _ranked(model.by_popularity, "popular")
+
+
+def _ranked(rows: Rows, source: str) -> Candidates:
+    """Return rows that stand best first; the score is one over the rank."""
+    scores = 1.0 / np.arange(1, len(rows) + 1, dtype=np.float32)
+    return Candidates(rows, scores.astype(np.float32), source, is_sorted=True)
+
+
+def exact(query: Query, source: str, allowed: Mask) -> Candidates:
+    """Score everything that may be shown: what is asked when retrieval finds too little.
+
+    Parameters
+    ----------
+    query : Query
+        What is wanted.
+    source : str
+        The placement's source, a key of :data:`SOURCES`.
+    allowed : ndarray of bool, shape (n_rows,)
+        What may be shown.
+    """
+    model = query.snapshot.model
+    nearness = {"personal": "collaborative", "due": "collaborative"}.get(source, "similar")
+    vector = query.page_vector
+    if nearness == "collaborative":
+        vector = query.folded.vector if query.folded is not None else None
+    rows = np.flatnonzero(allowed)
+    model_rows = model.rows_of(rows)
+    rows, model_rows = rows[model_rows >= 0], model_rows[model_rows >= 0]
+    if vector is None or source in ("trending", "new") or len(rows) == 0:
+        return Candidates(rows[:0], _NO_SCORES, nearness)
+    scores = model.arrays["item_factors"][model_rows] @ vector
+    if nearness == "similar":
+        scores = scores / model.norms[model_rows]
+    if len(rows) > EXACT_ROWS:
+        best = np.argpartition(-scores, EXACT_ROWS)[:EXACT_ROWS]
+        rows, scores = rows[best], scores[best]
+    if source == "personal":
+        return _blended(query, rows)
+    return Candidates(rows, scores, nearness)
+
+
+SOURCES: dict[str, Callable[[Query], Candidates]] = {
+    "personal": personal,
+    "similar": similar,
+    "together": together,
+    "complement": together,
+    "due": due,
+    "trending": trending,
+    "new": newest,
+}
+"""The first source of a placement, by name."""

@@ -1,0 +1,88 @@
+"""A small shop made by hand for tests: three tastes, known factors, a model, a catalogue."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import faiss
+import numpy as np
+import polars as pl
+
+from feature_store.artifact import ARRAYS, ArtifactWriter, ModelArtifact
+from feature_store.catalogue import Catalogue, as_catalogue_frame, hash_ids
+from feature_store.schema import PURCHASE_CODE
+from feature_store.signals import FEATURES
+from feature_store.state import EMPTY_STATE, UserState, fold
+from recsvc.retrieval import JoinedModel
+from recsvc.snapshot import Snapshot
+
+NOW_S = 1_750_000_000
+DAY_S = 86_400
+N_TASTES = 3
+DEFAULT_WEIGHTS = (-1.25, 1.31, 0.03, 0.32, 0.86, 0.24, 0.13, 0.81, 0.18, 1.0, 0.10)
+
+
+def item_ids(n_items: int) -> list[str]:
+    return [f"i{number:05d}" for number in range(n_items)]
+
+
+def write_artifact(models_dir: Path, n_items: int = 60, seed: int = 0) -> ModelArtifact:
+    """Item `i` belongs to taste `i % 3`; its neighbours are the next items of its taste."""
+    rng = np.random.default_rng(seed)
+    taste = np.arange(n_items) % N_TASTES
+    factors = np.eye(N_TASTES, dtype=np.float32)[taste]
+    factors += rng.normal(0, 0.05, factors.shape).astype(np.float32)
+    popularity = np.linspace(2, 1, n_items)
+    popularity /= max(popularity.sum(), 1)
+    neighbours = (np.arange(n_items)[:, None] + N_TASTES * np.arange(1, 6)) % max(n_items, 1)
+    scores = np.broadcast_to(np.linspace(1, 0.2, 5), neighbours.shape)
+    arrays = {
+        "item_factors": factors,
+        "gram": factors.T @ factors,
+        "popularity": popularity,
+        "popularity_recent": popularity,
+        "trending": popularity[::-1],
+        "together_rows": neighbours,
+        "together_scores": scores,
+        "similar_rows": neighbours,
+        "similar_scores": scores,
+        "repeat_rate": np.full(n_items, 0.3),
+        "repeat_interval_s": np.full(n_items, 14.0 * DAY_S),
+        "first_seen_s": NOW_S - DAY_S * np.arange(1, n_items + 1),
+    }
+    with ArtifactWriter(models_dir, datetime.now(UTC)) as writer:
+        for name, values in arrays.items():
+            assert name in ARRAYS
+            writer.array(name, values)
+        writer.item_ids(item_ids(n_items))
+        index = faiss.IndexFlatIP(N_TASTES)
+        index.add(factors)
+        writer.index(lambda path: faiss.write_index(index, path))
+        writer.manifest |= {
+            "config": {"alpha": 1.0, "regularization": 0.1},
+            "index": {"form": "flat", "nprobe": 0},
+            "blend": {"features": list(FEATURES), "weights": {"home": list(DEFAULT_WEIGHTS)}},
+        }
+        return writer.publish()
+
+
+def make_catalogue(ids: Sequence[str], **columns: Sequence[object]) -> Catalogue:
+    frame = as_catalogue_frame(pl.DataFrame({"item_id": ids, **columns}))
+    return Catalogue(frame, *hash_ids(list(ids)))
+
+
+def make_snapshot(artifact: ModelArtifact | None, catalogue: Catalogue) -> Snapshot:
+    return Snapshot(catalogue, JoinedModel(artifact, catalogue))
+
+
+def bought(*purchases: tuple[int, int]) -> UserState:
+    """State of somebody who bought (row, days ago)."""
+    if not purchases:
+        return EMPTY_STATE
+    rows, days = zip(*purchases, strict=True)
+    return fold(
+        EMPTY_STATE,
+        np.array(rows, dtype=np.uint32),
+        np.full(len(rows), PURCHASE_CODE, dtype=np.uint8),
+        (NOW_S - DAY_S * np.array(days)).astype(np.uint32),
+    )
