@@ -38,7 +38,7 @@ def candidate_rows(snapshot: Snapshot, history: History, folded: FoldedUser | No
     """
     model = snapshot.model
     bought = history.purchases.rows
-    parts = [bought[bought < len(model.model_rows)], model.popular[:POPULAR].astype(np.int64)]
+    parts = [bought, model.popular[:POPULAR].astype(np.int64)]
     if folded is not None and model.index is not None:
         found = model.catalogue_rows[model.index.search(folded.vector, NEAREST)]
         parts.append(found[found >= 0].astype(np.int64))
@@ -114,9 +114,6 @@ def _history_features(snapshot: Snapshot, history: History) -> tuple[Rows, F32]:
     """Return purchased rows and their features, with a row of zeros at the end."""
     model, bought = snapshot.model, history.purchases
     rows, n, age_s, span_s = bought.rows, bought.counts, bought.age_s, bought.span_s
-    if len(rows) and int(rows[-1]) >= len(model.model_rows):
-        known = rows < len(model.model_rows)
-        rows, n, age_s, span_s = rows[known], n[known], age_s[known], span_s[known]
     result = np.zeros((len(rows) + 1, _N_HISTORY), dtype=np.float32)
     if len(rows) == 0:
         return rows, result
@@ -140,10 +137,9 @@ def _affinity(snapshot: Snapshot, history: History, rows: Rows) -> F32:
     """Return how much more a person buys of each candidate's category than everybody does."""
     codes, share = snapshot.model.category_codes, snapshot.model.category_share
     bought = history.purchases
-    inside = bought.rows < len(codes)
-    weights = bought.counts[inside]
-    weights = np.log1p(weights) * np.exp2(bought.age_s[inside] * np.float32(-1 / TASTE_HALF_LIFE_S))
-    by_category = np.bincount(codes[bought.rows[inside]], weights, minlength=len(share))
+    decayed = np.exp2(bought.age_s * np.float32(-1 / TASTE_HALF_LIFE_S))
+    weights = np.log1p(bought.counts) * decayed
+    by_category = np.bincount(codes[bought.rows], weights, minlength=len(share))
     ratio = (by_category + 2 * share) / ((weights.sum() + 2) * share)
     affinity: F32 = np.log(ratio).astype(np.float32)
     affinity[0] = 0

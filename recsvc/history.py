@@ -58,24 +58,31 @@ class History:
     newest_first: I64
 
 
-def read_history(state: UserState, now_s: int) -> History:
+def read_history(state: UserState, n_rows: int, now_s: int) -> History:
     """Apply weights and decays to the facts of a state.
 
     Parameters
     ----------
     state : UserState
         Facts; those of event types without a weight are passed over.
+    n_rows : int
+        Rows of the catalogue; facts of items that this worker has not heard of yet are left out.
     now_s : int
         Seconds since 1970.
     """
-    age_s = np.maximum(now_s - state.last_s.astype(np.int64), 0).astype(np.float32)
-    counts = state.counts.astype(np.float32)
-    types = state.types
+    # Facts are sorted by row, so what is beyond the catalogue stands at the end.
+    n = len(state.rows)
+    if n and int(state.rows[-1]) >= n_rows:
+        n = int(np.searchsorted(state.rows, n_rows))
+    last_s = state.last_s[:n]
+    age_s = np.maximum(now_s - last_s.astype(np.int64), 0).astype(np.float32)
+    counts = state.counts[:n].astype(np.float32)
+    types = state.types[:n]
     weights = interaction_weights(types, counts, age_s)
-    rows = state.rows.astype(np.int64)
+    rows = state.rows[:n].astype(np.int64)
     is_purchase = types == PURCHASE_CODE
     newest_first = state.session_rows.astype(np.int64)
-    span_s = (state.last_s - state.first_s).astype(np.float32)
+    span_s = (last_s - state.first_s[:n]).astype(np.float32)
     if is_purchase.all():
         purchases = Purchases(rows, counts, age_s, span_s)
         return History(rows, weights, is_purchase, purchases, newest_first)

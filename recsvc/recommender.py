@@ -34,7 +34,7 @@ class EngineRecommender:
         self, state: UserState, *, now_s: int
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Return distinct candidates of `home` and their features."""
-        history = read_history(hot_of(state), now_s)
+        history = read_history(hot_of(state), self.snapshot.catalogue.n_rows, now_s)
         query = Query(self.snapshot, history, np.zeros(0, dtype=np.int32), now_s)
         rows = np.unique(candidate_rows(self.snapshot, history, query.folded)).astype(np.int32)
         return rows, personal_features(self.snapshot, history, query.folded, rows)

@@ -122,7 +122,7 @@ class JoinedModel:
         self._published_s = catalogue.published_s
         self.category_codes = catalogue.category_codes
         popularity = self.by_catalogue_row("popularity", 0.0)
-        share = np.bincount(self.category_codes, popularity).astype(np.float32)
+        share = np.bincount(self.category_codes, popularity, minlength=1).astype(np.float32)
         self.category_share: F32 = share + np.float32(1e-6)
         """Share of all purchases that each category code has."""
 
@@ -165,15 +165,7 @@ class JoinedModel:
         return joined
 
     def rows_of(self, catalogue_rows: npt.NDArray[np.integer]) -> I32:
-        """Return the model row of each catalogue row; -1 for items that the model does not know.
-
-        Rows beyond the catalogue, of items that this worker has not heard of yet, are unknown too.
-        """
-        if len(catalogue_rows) and int(catalogue_rows.max()) >= len(self.model_rows):
-            inside = catalogue_rows < len(self.model_rows)
-            found = np.full(len(catalogue_rows), -1, dtype=np.int32)
-            found[inside] = self.model_rows[catalogue_rows[inside]]
-            return found
+        """Return the model row of each catalogue row; -1 for items that the model does not know."""
         rows: I32 = self.model_rows[catalogue_rows]
         return rows
 
