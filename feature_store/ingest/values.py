@@ -46,10 +46,8 @@ def as_text(column: pl.Series) -> pl.Series:
 
 
 def _decoded(value: bytes | None) -> str | None:
-    # A byte that is not UTF-8 becomes a code point that no id may hold.
-    return (
-        value.decode(errors="surrogateescape").encode(errors="replace").decode() if value else None
-    )
+    # A NUL is in no id and no number: a value that is not UTF-8 will be refused.
+    return value.decode(errors="replace").replace("\ufffd", "\0") if value else None
 
 
 def bad_ids(text: pl.Series) -> pl.Series:
