@@ -230,8 +230,13 @@ def _read_json(text: str) -> Any:
 
 
 def _read_part(document: dict[str, Any], name: str, text: str) -> None:
-    """Add ``context.NAME`` or ``consent.NAME`` to its object."""
+    """Add ``context.NAME`` or ``consent.NAME`` to its object.
+
+    ``context[NAME]``, which is how OpenAPI writes an object in a query, is the same.
+    """
     whole, dot, part = name.partition(".")
+    if not dot and name.endswith("]"):
+        whole, dot, part = name[:-1].partition("[")
     if whole not in ("context", "consent"):
         document[name] = text  # unknown; the check of the document says so
         return

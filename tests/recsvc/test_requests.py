@@ -222,6 +222,13 @@ def test_numbers_of_a_body_mean_the_text_of_a_query() -> None:
     assert body == parse_query(b"context.total=12.5&context.first=true&context.n=3")
 
 
+def test_an_object_may_be_written_as_openapi_writes_it() -> None:
+    request = parse_query(b"context[country]=DE&context%5Bchannel%5D=web&consent[profiling]=true")
+    assert request == parse_query(b"context.country=DE&context.channel=web&consent.profiling=true")
+    assert list(refused("context[a]=1&context.a=2")) == ["#/context/a"]
+    assert list(refused("item_ids[]=1")) == ["#/item_ids[]"]
+
+
 def test_everything_arrives() -> None:
     request = parse_query(
         b"placement=cart&user_id=a%2Fb&anonymous_id=x+y&limit=7&item_ids=%C3%A9&item_ids=%25"

@@ -1,0 +1,1 @@
+"""The HTTP door: thin routes, one file for each resource."""

@@ -1,0 +1,171 @@
+"""The outermost layer, in raw ASGI: the hot requests, and what every answer carries.
+
+A well-formed ``GET /v1/recommendations`` is answered right here; a FastAPI route costs two to four
+times as much. Whatever is unusual - a malformed parameter, a missing key, a lease that has ended -
+goes on to the declared route, which asks the same parser and worker, and says what is wrong.
+"""
+
+import os
+import random
+import re
+import time
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from feature_store.errors import RecsvcError
+from recsvc.api.http import RequestHeaders, read_headers
+from recsvc.api.problems import problem_of, problem_response
+from recsvc.api.recommendations import PATH, SCOPE, outcome
+from recsvc.requests import parse_query
+from recsvc.telemetry import get_logger
+from recsvc.worker import Worker
+
+_HOT = PATH.encode()
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+log = get_logger()
+
+
+class Edge:
+    """The ASGI application that a server runs.
+
+    Parameters
+    ----------
+    app : ASGI application
+        Answers everything that is not hot.
+    worker : Worker
+        What both answer from.
+    """
+
+    def __init__(self, app: ASGIApp, worker: Worker) -> None:
+        self._app = app
+        self._worker = worker
+        self._metrics = worker.metrics
+        self._log_share = worker.settings.access_log_share
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        headers = read_headers(scope)
+        request_id = _request_id(headers.request_id)
+        hot = scope["raw_path"] == _HOT and scope["method"] == "GET"
+        if hot and await self._answer_hot(scope, send, headers, request_id, began):
+            return
+        await self._answer(scope, receive, send, request_id, began)
+
+    async def _answer_hot(
+        self, scope: Scope, send: Send, headers: RequestHeaders, request_id: bytes, began: float
+    ) -> bool:
+        """Answer a request if there is nothing unusual about it; return whether it was."""
+        worker = self._worker
+        key = _plain_key(headers)
+        principal = worker.auth.known(key) if key is not None else None
+        if principal is None or principal.kind != "server" or SCOPE not in principal.scopes:
+            return False
+        try:
+            question = parse_query(scope["query_string"])
+            parsed = time.perf_counter()
+            found = await worker.recommend(question, opted_out=headers.opted_out)
+        except RecsvcError:
+            return False
+        status, raw_headers, body = outcome(found, headers.if_none_match)
+        if body:
+            raw_headers.append((b"content-length", b"%d" % len(body)))
+        raw_headers.append((b"x-request-id", request_id))
+        raw_headers.append((b"server-timing", self._timed(parsed - began, *found.phases_s)))
+        await send({"type": "http.response.start", "status": status, "headers": raw_headers})
+        await send({"type": "http.response.body", "body": body})
+        self._note(scope, PATH, status, request_id, began)
+        return True
+
+    def _timed(self, parse_s: float, store_s: float, engine_s: float, write_s: float) -> bytes:
+        """Count the phases and return them as ``Server-Timing``."""
+        sums = self._metrics.phase_sums
+        sums[0] += parse_s
+        sums[1] += store_s
+        sums[2] += engine_s
+        sums[3] += write_s
+        return b"parse;dur=%.2f, store;dur=%.2f, engine;dur=%.2f, write;dur=%.2f" % (
+            parse_s * 1e3,
+            store_s * 1e3,
+            engine_s * 1e3,
+            write_s * 1e3,
+        )
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, request_id: bytes, began: float
+    ) -> None:
+        """Let the app answer, under the raw path, and add what every answer carries."""
+        status = 0
+        # `%2F` in an id must not become a slash before the route is found.
+        raw_path = scope["raw_path"].decode("ascii", "replace")
+        inner = {**scope, "path": raw_path, "recsvc.request_id": request_id.decode()}
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                timing = _timing(inner.get("recsvc.phases_s"), time.perf_counter() - began)
+                added = [(b"x-request-id", request_id), (b"server-timing", timing)]
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
+            await send(message)
+
+        try:
+            await self._app(inner, receive, send_with_headers)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            self._metrics.errors.inc()
+            log.exception("request_failed", request_id=request_id.decode(), path=raw_path)
+            if not status:
+                response = problem_response(inner, problem_of(error))
+                await response(inner, receive, send_with_headers)
+        route = inner.get("route")
+        template = getattr(route, "path", None)
+        self._note(scope, template, status, request_id, began)
+
+    def _note(
+        self, scope: Scope, route: str | None, status: int, request_id: bytes, began: float
+    ) -> None:
+        seconds = time.perf_counter() - began
+        self._metrics.answered(route, status, seconds)
+        if status >= 500 or (self._log_share and random.random() < self._log_share):
+            log.info(
+                "request",
+                method=scope["method"],
+                route=route,
+                status=status,
+                duration_ms=round(seconds * 1e3, 2),
+                request_id=request_id.decode(),
+            )
+
+
+def _request_id(given: bytes | None) -> bytes:
+    """Return the caller's name of the request if it is a good one, or else a new one."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return os.urandom(8).hex().encode()
+
+
+def _plain_key(headers: RequestHeaders) -> bytes | None:
+    """Return the key where it usually stands."""
+    if headers.authorization is None:
+        return headers.api_key
+    if headers.authorization.startswith(b"Bearer "):
+        return headers.authorization[7:]
+    return None
+
+
+def _timing(phases_s: Any, total_s: float) -> bytes:
+    parts = [f"total;dur={total_s * 1e3:.2f}"]
+    if phases_s is not None:
+        names = ("store", "engine", "write")
+        parts += [
+            f"{name};dur={seconds * 1e3:.2f}" for name, seconds in zip(names, phases_s, strict=True)
+        ]
+    return ", ".join(parts).encode()

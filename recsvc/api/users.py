@@ -1,0 +1,81 @@
+"""``/v1/users``: what is known of a person."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter
+
+from feature_store.catalogue import Catalogue
+from feature_store.errors import NotFoundError
+from feature_store.schema import EVENT_TYPE_CODES, format_time, person_of
+from feature_store.state import UserState
+from recsvc.api.http import AnyWorker, PathId, secured
+from recsvc.api.openapi import responses
+from recsvc.api.schemas import UserDocument
+
+TYPES = {code: kind.value for kind, code in EVENT_TYPE_CODES.items()}
+
+router = APIRouter(tags=["users"])
+
+EXAMPLE = {
+    "user_id": "2375",
+    "counts": {"purchase": 824},
+    "n_items": 417,
+    "first_seen_at": "2017-01-03T17:56:00Z",
+    "last_seen_at": "2017-12-31T20:01:00Z",
+    "recent": [{"type": "purchase", "item_id": "1082185", "at": "2017-12-31T20:01:00Z"}],
+}
+
+
+@router.get(
+    "/v1/users/{user_id}",
+    operation_id="get_user",
+    summary="What is known of a person",
+    response_model=UserDocument,
+    responses=responses(UserDocument, EXAMPLE, 401, 403, 404, 422, 500, 503),
+    **secured("users:read"),
+)
+async def get_user(worker: AnyWorker, user_id: PathId) -> dict[str, Any]:
+    """Return counts, times and the newest events; 404 for somebody never seen."""
+    person = person_of(user_id, None)
+    assert person is not None
+    state = await worker.store.load_state(person)
+    if len(state.rows) == 0:
+        raise NotFoundError(f"nothing is known of the user {user_id!r}")
+    # Asked after the state, so that the catalogue knows every item in it.
+    await worker.context(None)
+    return {"user_id": user_id, **summary(state, worker.holder.current.catalogue)}
+
+
+def summary(state: UserState, catalogue: Catalogue) -> dict[str, Any]:
+    """Describe the facts of a person.
+
+    Parameters
+    ----------
+    state : UserState
+        All of them; not empty.
+    catalogue : Catalogue
+        Says which item a row is.
+    """
+    counts = np.bincount(state.types, weights=state.counts).astype(int)
+    return {
+        "counts": {TYPES[code]: int(count) for code, count in enumerate(counts) if count},
+        "n_items": len(np.unique(state.rows)),
+        "first_seen_at": _time(int(state.first_s.min())),
+        "last_seen_at": _time(int(state.last_s.max())),
+        "recent": [
+            {"type": TYPES[kind], "item_id": catalogue.item_id(row), "at": _time(at_s)}
+            for row, kind, at_s in zip(
+                state.session_rows.tolist(),
+                state.session_types.tolist(),
+                state.session_s.tolist(),
+                strict=True,
+            )
+            if catalogue.item_id(row) is not None
+        ],
+    }
+
+
+def _time(seconds: int) -> str:
+    return format_time(datetime.fromtimestamp(seconds, UTC))

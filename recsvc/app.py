@@ -1,0 +1,63 @@
+"""The composition root of the service: one worker behind FastAPI, with the raw edge in front."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from recsvc.api import events, items, models, ops, recommendations, users
+from recsvc.api.edge import Edge
+from recsvc.api.openapi import install
+from recsvc.api.problems import add_handlers
+from recsvc.worker import Worker
+
+DESCRIPTION = """
+Real-time personalization: what should this customer see here, now?
+
+Errors are RFC 9457 problem documents. Ids are strings of 1 to 128 printable characters; in a path
+they are percent-encoded. Every answer carries `X-Request-ID` and `Server-Timing`.
+""".strip()
+
+
+def create_app(worker: Worker) -> ASGIApp:
+    """Return the ASGI application of a worker.
+
+    Parameters
+    ----------
+    worker : Worker
+        Opened and closed with the application.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await worker.open()
+        try:
+            yield
+        finally:
+            await worker.close()
+
+    app = FastAPI(
+        title="recsvc",
+        summary="Real-time personalization",
+        description=DESCRIPTION,
+        version=version("recsvc"),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+        # Asked on every request unless all of them are off, even when nobody listens.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
+    app.state.worker = worker
+    for resource in (recommendations, events, items, users, models, ops):
+        app.include_router(resource.router)
+    add_handlers(app)
+    install(app)
+    return Edge(app, worker)

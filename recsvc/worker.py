@@ -1,0 +1,352 @@
+"""One worker process: what it holds, how it answers, and how it keeps itself fresh.
+
+No HTTP in here: the raw dispatcher and the FastAPI routes are two doors to the same methods.
+"""
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from math import inf
+from typing import Literal
+
+import orjson
+
+from feature_store.errors import NotFoundError, RecsvcError, StoreUnavailableError
+from feature_store.schema import NO_PREFERENCES, Event, Preferences
+from feature_store.state import EMPTY_STATE
+from feature_store.state_writer import AppendResult
+from feature_store.store import Store, UserContext
+from recsvc.answer import answer, new_recommendation_id, read_recommendation_id
+from recsvc.auth import POLL_S, Authenticator
+from recsvc.checks import FieldError, InvalidRequestError
+from recsvc.engine import recommend
+from recsvc.requests import RecommendationRequest
+from recsvc.settings import Settings
+from recsvc.snapshot import SnapshotHolder
+from recsvc.telemetry import Metrics, get_logger
+
+HEARTBEAT_S = 1.0
+CATCH_UP_TIMEOUT_S = 2.0
+REMEMBERED_PREFERENCES = 100_000
+STORE_MISSING = "store"
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """A finished answer.
+
+    Parameters
+    ----------
+    body : bytes
+        The JSON document.
+    private : bool
+        Whether somebody was named, so that nobody may keep it.
+    etag : str or None
+        What the answer for nobody is, besides its id.
+    phases_s : tuple of float
+        Seconds for store, engine and writing.
+    """
+
+    body: bytes
+    private: bool
+    etag: str | None
+    phases_s: tuple[float, float, float]
+
+
+class Worker:
+    """Everything that one process needs to answer.
+
+    Parameters
+    ----------
+    settings : Settings
+        With a ``redis_url``.
+    secret : bytes
+        The server's secret.
+    metrics : Metrics
+        Where it counts.
+
+    Raises
+    ------
+    ArtifactError
+        If the model or the catalogue that should serve is damaged.
+    """
+
+    def __init__(self, settings: Settings, secret: bytes, metrics: Metrics) -> None:
+        assert settings.redis_url is not None
+        self.settings = settings
+        self.metrics = metrics
+        self.holder = SnapshotHolder(settings.data_dir)
+        self.store = Store(settings.redis_url, settings.store_timeout_ms / 1000)
+        self.auth = Authenticator(secret, self.store.keys)
+        self.reached_at_s = -inf
+        self.lease_until_s = -inf
+        self._reachable: bool | None = None
+        self._preferences: dict[str, Preferences] = {}
+        self._catching_up: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Reach the store if it is there, and start to keep watch."""
+        with contextlib.suppress(StoreUnavailableError):
+            await self._look_at_store()
+            await self.auth.refresh()
+        self._note_snapshot()
+        self._tasks = [
+            asyncio.create_task(self._every(HEARTBEAT_S, self._look_at_store)),
+            asyncio.create_task(self._every(POLL_S, self.auth.refresh)),
+            asyncio.create_task(self._every(self.settings.snapshot_poll_s, self.refresh)),
+        ]
+        # What was loaded stays; the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+
+    async def close(self) -> None:
+        """Stop watching and close all connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.store.close()
+        self.metrics.ready_workers.set(0)
+        self.metrics.flush()
+
+    @property
+    def ready(self) -> bool:
+        """Whether recommendations may be answered: the recall lease has not ended."""
+        return time.monotonic() <= self.lease_until_s
+
+    @property
+    def store_state(self) -> Literal["reached", "down", "lease ended"]:
+        """How it stands with the store."""
+        if not self.ready:
+            return "lease ended"
+        return "reached" if self._reachable else "down"
+
+    # --- answering ------------------------------------------------------------------------------
+
+    async def recommend(
+        self, request: RecommendationRequest, *, opted_out: bool = False
+    ) -> Recommendation:
+        """Answer one request.
+
+        Parameters
+        ----------
+        request : RecommendationRequest
+            The question.
+        opted_out : bool
+            Whether the visitor's browser says ``Sec-GPC: 1``.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such placement.
+        InvalidRequestError
+            If ``after`` is not the id of a recommendation.
+        StoreUnavailableError
+            If the recall lease has ended.
+        """
+        began = time.perf_counter()
+        if time.monotonic() > self.lease_until_s:
+            raise StoreUnavailableError(
+                f"the store was not reached for {self.settings.recall_lease_s:g} s; without it a"
+                " recall could be missed, so there are no recommendations until it answers"
+            )
+        if request.placement not in self.holder.current.placements:
+            known = ", ".join(self.holder.current.placements)
+            raise NotFoundError(f"there is no placement {request.placement!r}; there are: {known}")
+        shown = _shown_before(request)
+        person = request.person
+        degraded: list[str] = []
+        try:
+            context = await self.context(person)
+        except StoreUnavailableError:
+            degraded.append(STORE_MISSING)
+            self.metrics.degraded.labels(STORE_MISSING).inc()
+            hidden = self._preferences.get(person or "", NO_PREFERENCES)
+            context = UserContext(EMPTY_STATE, hidden, 0)
+        state = context.state
+        if opted_out or (request.consent is not None and request.consent.profiling is False):
+            state = EMPTY_STATE
+        read = time.perf_counter()
+        now = time.time()
+        response = recommend(
+            self.holder.current, state, context.preferences, request, int(now), skip=shown
+        )
+        chosen = time.perf_counter()
+        recommendation_id = new_recommendation_id(int(now * 1000), shown + len(response.chosen))
+        body = orjson.dumps(
+            answer(response, request, recommendation_id, degraded, first_rank=shown + 1)
+        )
+        etag = None
+        if person is None and not degraded:
+            # All but the id, which is new in every answer.
+            etag = f'W/"{blake2b(body.partition(b",")[2], digest_size=12).hexdigest()}"'
+        written = time.perf_counter()
+        self.metrics.recommended(request.placement, personalized=response.personalized)
+        return Recommendation(
+            body, person is not None, etag, (read - began, chosen - read, written - chosen)
+        )
+
+    async def record(self, events: Sequence[Event]) -> AppendResult:
+        """Store events; they are durable when this returns.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the store does not answer.
+        OverloadedError
+            If one person's events come from too many sides at once.
+        """
+        result = await self.store.events.append(events)
+        for outcome in ("accepted", "duplicates", "conflicts"):
+            self.metrics.events.labels(outcome).inc(getattr(result, outcome))
+        return result
+
+    async def context(self, person: str | None) -> UserContext:
+        """Read a person's context and bring the catalogue up to it.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the store does not answer in time.
+        """
+        asked_s = time.monotonic()
+        context = await self.store.load_context(person)
+        self._reached(asked_s)
+        if context.catalogue_sequence > self.holder.current.catalogue_sequence:
+            await self.catch_up(context.catalogue_sequence)
+        if person is not None:
+            self._remember(person, context.preferences)
+        return context
+
+    def _remember(self, person: str, preferences: Preferences) -> None:
+        """Keep what a person hides, for answers while the store is down."""
+        if preferences is NO_PREFERENCES:
+            if self._preferences:
+                self._preferences.pop(person, None)
+            return
+        if len(self._preferences) >= REMEMBERED_PREFERENCES:
+            self._preferences.pop(next(iter(self._preferences)))
+        self._preferences[person] = preferences
+
+    # --- keeping fresh --------------------------------------------------------------------------
+
+    async def catch_up(self, sequence: int) -> None:
+        """Apply the catalogue's changes up to a sequence number; all who wait share the work.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If they cannot be had in time.
+        """
+        try:
+            async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
+                for _ in range(3):
+                    if self.holder.current.catalogue_sequence >= sequence:
+                        return
+                    if self._catching_up is None or self._catching_up.done():
+                        self._catching_up = asyncio.create_task(self._apply_changes())
+                    await asyncio.shield(self._catching_up)
+        except TimeoutError as error:
+            raise StoreUnavailableError("the catalogue's changes did not come in time") from error
+
+    async def _apply_changes(self) -> None:
+        known = self.holder.current.catalogue_sequence
+        changes = await self.store.catalogue.changes_since(known)
+        if changes is None:
+            await self.refresh()
+        elif changes:
+            # In a thread: building takes longer than an answer may wait.
+            await asyncio.to_thread(self.holder.apply_changes, changes, known + len(changes))
+        self._note_snapshot()
+
+    async def refresh(self) -> None:
+        """Serve another model or catalogue file if one was published; on any doubt keep the old."""
+        try:
+            swapped = await asyncio.to_thread(self.holder.refresh)
+        except (RecsvcError, OSError) as error:
+            self.metrics.swaps.labels("refused").inc()
+            log.error("snapshot_refused", error=str(error), serving=self.model_version)
+            return
+        if swapped:
+            self.metrics.swaps.labels("swapped").inc()
+            gc.freeze()
+            self._note_snapshot()
+            log.info(
+                "snapshot_swapped",
+                model=self.model_version,
+                catalogue=self.holder.current.catalogue_version,
+                rows=self.holder.current.catalogue.n_rows,
+            )
+
+    @property
+    def model_version(self) -> str:
+        """The model that this worker serves."""
+        return self.holder.current.model.version
+
+    def _note_snapshot(self) -> None:
+        self.metrics.serves(self.model_version)
+        self.metrics.catalogue_rows.set(self.holder.current.catalogue.n_rows)
+
+    def _reached(self, asked_s: float) -> None:
+        """Note that the store answered a question that was asked at `asked_s`."""
+        self.reached_at_s = max(self.reached_at_s, asked_s)
+        lease_s = self.settings.recall_lease_s
+        self.lease_until_s = self.reached_at_s + lease_s if lease_s else inf
+
+    async def _look_at_store(self) -> None:
+        try:
+            context = await self.context(None)
+            reachable = True
+            behind = context.catalogue_sequence - self.holder.current.catalogue_sequence
+            self.metrics.catalogue_behind.set(max(0, behind))
+        except StoreUnavailableError as error:
+            reachable = False
+            if self._reachable is not False:
+                log.warning("store_unreachable", error=str(error))
+        if reachable and self._reachable is False:
+            log.info("store_reachable")
+        self._reachable = reachable
+        self._measure()
+
+    def _measure(self) -> None:
+        now_s, current = time.time(), self.holder.current
+        artifact = current.model.artifact
+        self.metrics.flush()
+        self.metrics.ready_workers.set(float(self.ready))
+        self.metrics.snapshot_age.set(max(0.0, now_s - current.built_at))
+        if artifact is not None:
+            created = datetime.fromisoformat(artifact.manifest["created_at"])
+            self.metrics.model_age.set(max(0.0, now_s - created.timestamp()))
+        self.metrics.store_contact_age.set(min(1e9, time.monotonic() - self.reached_at_s))
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            due_s = time.monotonic() + seconds
+            await asyncio.sleep(seconds)
+            self.metrics.loop_lag.set(max(0.0, time.monotonic() - due_s))
+            try:
+                await work()
+            except StoreUnavailableError:
+                pass  # the heartbeat says so
+            except (RecsvcError, OSError, ValueError) as error:
+                log.error("background_work_failed", error=str(error), work=work.__qualname__)
+
+
+def _shown_before(request: RecommendationRequest) -> int:
+    """Return how many items of the list were shown already."""
+    if request.after is None:
+        return 0
+    try:
+        return read_recommendation_id(request.after)[1]
+    except ValueError as error:
+        raise InvalidRequestError(FieldError("#/after", str(error))) from error
