@@ -154,8 +154,8 @@ def allowed_mask(
     removed: list[npt.NDArray[np.integer]] = [query.about] if len(query.about) else []
     for item_ids in (request.exclude_item_ids, preferences.hidden_items):
         if item_ids:
-            rows = catalogue.rows(list(item_ids))
-            removed.append(rows[rows >= 0])
+            named = catalogue.rows(list(item_ids))
+            removed.append(named[named >= 0])
     if without_rows is not None:
         removed.append(without_rows[without_rows < len(allowed)])
     if removed:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsvc.engine import Chosen, Response
+from recsvc.engine import Response
 from recsvc.features import FEATURE_GROUPS, GROUPS
 from recsvc.sources import Query
 
@@ -41,6 +41,12 @@ TEXTS = {
 """What each reason says in English; ``{items}`` are titles."""
 
 
+_GROUP_SUMS = np.stack([group == FEATURE_GROUPS for group in range(1, len(GROUPS))]).astype(
+    np.float32
+)
+"""Sums features to the groups after `repeat`, shape (len(GROUPS) - 1, len(FEATURES))."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why one item was chosen.
@@ -63,7 +69,7 @@ class Reason:
 def reasons(response: Response) -> list[Reason]:
     """Return the reason of each chosen item, in order."""
     query = response.query
-    sources = [source_of(response, chosen) for chosen in response.chosen]
+    sources = sources_of(response)
     found: list[Reason] = [Reason(source, CODES[source]) for source in sources]
     collaborative = [at for at, source in enumerate(sources) if source == "collaborative"]
     if collaborative:
@@ -79,20 +85,35 @@ def reasons(response: Response) -> list[Reason]:
     return found
 
 
-def source_of(response: Response, chosen: Chosen) -> str:
-    """Return which source an item came from; a blend names the one that lifted it most."""
-    candidates = chosen.candidates
-    if candidates.source != "blend" or candidates.features is None:
-        return candidates.source
-    features = candidates.features
-    if features[chosen.position, 0] > 0:
-        return "repeat"
-    weights = response.snapshot.model.weights
-    # Against the mean of the list's candidates: what sets this one apart, not what all share.
-    lift = (features[chosen.position] - features.mean(axis=0)) * weights
-    by_group = np.bincount(FEATURE_GROUPS, weights=lift, minlength=len(GROUPS))
-    by_group[0] = -np.inf
-    return GROUPS[int(np.argmax(by_group))]
+def sources_of(response: Response) -> list[str]:
+    """Return which source each item came from; a blend names the one that lifted it most."""
+    found = [chosen.candidates.source for chosen in response.chosen]
+    blended = [at for at, source in enumerate(found) if source == "blend"]
+    if blended:
+        # All of them come from one stage: only the first blends.
+        features = response.chosen[blended[0]].candidates.features
+        assert features is not None
+        positions = np.array([response.chosen[at].position for at in blended])
+        names = _lifted_by(features, positions, response.snapshot.model.weights)
+        for at, name in zip(blended, names, strict=True):
+            found[at] = name
+    return found
+
+
+def _lifted_by(features: F32, positions: npt.NDArray[np.int64], weights: F32) -> list[str]:
+    """Name, for each position, the group of features that sets it apart from the others.
+
+    What was bought before is `repeat`; something new is named after the group that lifts it most
+    above the mean of the new candidates.
+    """
+    is_new = features[0] == 0
+    n_new = max(int(np.count_nonzero(is_new)), 1)
+    mean = (features @ is_new.astype(np.float32)) / np.float32(n_new)
+    lift = (features[:, positions] - mean[:, None]) * weights[:, None]
+    by_group = _GROUP_SUMS @ lift
+    best = np.argmax(by_group, axis=0) + 1
+    best[~is_new[positions]] = 0
+    return [GROUPS[group] for group in best.tolist()]
 
 
 def _contributors(query: Query, rows: Sequence[int]) -> list[Reason]:

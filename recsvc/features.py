@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from feature_store.fold_in import FoldedUser
 from feature_store.signals import DAY_S, FEATURES
-from recsvc.history import History
+from recsvc.history import History, Purchases
+from recsvc.retrieval import JoinedModel
 from recsvc.snapshot import Snapshot
 
 F32 = npt.NDArray[np.float32]
@@ -26,29 +27,30 @@ GROUPS = ("repeat", "trending", "popular", "collaborative")
 _GROUP_OF = {"growth": 1, "popularity_recent": 2, "collaborative": 3, "category_affinity": 3}
 FEATURE_GROUPS = np.array([_GROUP_OF.get(name, 0) for name in FEATURES])
 """For each feature the index of its group in :data:`GROUPS`."""
+_LEAST = np.float32(0.01)
 
 _N_HISTORY = 7
 _GROWTH, _POPULARITY, _COLLABORATIVE, _AFFINITY = range(_N_HISTORY, len(FEATURES))
 
 
-def candidate_rows(snapshot: Snapshot, history: History, folded: FoldedUser | None) -> Rows:
-    """Return catalogue rows to score: bought before, near the person's vector, popular now.
+def retrieve(snapshot: Snapshot, folded: FoldedUser | None) -> Rows:
+    """Return catalogue rows worth scoring besides what was bought before.
 
-    Rows may repeat. Deeper retrieval (400 and 200) changed NDCG@20 by less than .0002.
+    Those near the person's vector and those that are popular now; rows may repeat. Deeper retrieval
+    (400 and 200) changed NDCG@20 by less than .0002.
     """
     model = snapshot.model
-    bought = history.purchases.rows
-    parts = [bought, model.popular[:POPULAR].astype(np.int64)]
-    if folded is not None and model.index is not None:
-        found = model.catalogue_rows[model.index.search(folded.vector, NEAREST)]
-        parts.append(found[found >= 0].astype(np.int64))
-    return np.concatenate(parts)
+    popular = model.popular[:POPULAR]
+    if folded is None or model.index is None:
+        return popular
+    near = model.catalogue_rows[model.index.search(folded.vector, NEAREST)]
+    return np.concatenate((near[near >= 0], popular))
 
 
 def personal_features(
-    snapshot: Snapshot, history: History, folded: FoldedUser | None, rows: Rows
-) -> F32:
-    """Compute the features of candidates.
+    snapshot: Snapshot, history: History, folded: FoldedUser | None, others: Rows
+) -> tuple[Rows, F32]:
+    """Compute the features of everything bought before and of other candidates.
 
     With `n` purchases of an item, `a` days after the last and `f` days after the first of them, and
     over all purchased items unless said otherwise:
@@ -77,70 +79,70 @@ def personal_features(
         The person's.
     folded : FoldedUser or None
         The person's vector.
-    rows : ndarray of int, shape (c,)
-        Catalogue rows within the catalogue.
+    others : ndarray of int
+        Catalogue rows; those that were bought are left out here, they come first anyway.
 
     Returns
     -------
-    ndarray of float32, shape (c, len(FEATURES))
-        Columns as in ``signals.FEATURES``.
+    rows : ndarray of int, shape (c,)
+        Catalogue rows: the bought ones, then the others.
+    features : ndarray of float32, shape (len(FEATURES), c)
+        One row a feature, as in ``signals.FEATURES``.
     """
     model = snapshot.model
-    features = np.zeros((len(rows), len(FEATURES)), dtype=np.float32)
-    bought, of_history = _history_features(snapshot, history)
+    bought = history.purchases.rows
     position = snapshot.scratch.position
-    position[bought] = np.arange(len(bought), dtype=np.int32)
-    at = position[rows]
+    position[bought] = 0
+    others = others[position[others] < 0]
     position[bought] = -1
-    # The last row of `of_history` is zero: where position -1 points.
-    features[:, :_N_HISTORY] = of_history[at]
-    is_new = (at < 0).astype(np.float32)
+    rows = np.concatenate((bought, others))
+    features = np.zeros((len(FEATURES), len(rows)), dtype=np.float32)
     model_rows = model.model_rows[rows]
-    constants = model.constants[model_rows]
-    features[:, _GROWTH] = constants[:, 0]
-    features[:, _POPULARITY] = constants[:, 1] * is_new
-    if folded is not None:
-        scores = model.arrays["item_factors"].take(model_rows, axis=0) @ folded.vector
-        scores[model_rows < 0] = 0
-        np.maximum(scores, 0, out=scores)
-        features[:, _COLLABORATIVE] = np.log(scores + np.float32(0.01)) * is_new
-    else:
-        features[:, _COLLABORATIVE] = np.log(np.float32(0.01)) * is_new
-    features[:, _AFFINITY] = _affinity(snapshot, history, rows) * is_new
-    return features
+    constants = model.constants.take(model_rows, axis=0, mode="wrap").T
+    features[_GROWTH] = constants[0]
+    n_bought = len(bought)
+    _bought_features(features[:, :n_bought], history.purchases, constants[2:, :n_bought])
+    new = features[:, n_bought:]
+    new[_POPULARITY] = constants[1, n_bought:]
+    new[_COLLABORATIVE] = _collaborative(model, folded, model_rows[n_bought:])
+    new[_AFFINITY] = _affinity(model, history.purchases, others)
+    return rows, features
 
 
-def _history_features(snapshot: Snapshot, history: History) -> tuple[Rows, F32]:
-    """Return purchased rows and their features, with a row of zeros at the end."""
-    model, bought = snapshot.model, history.purchases
-    rows, n, age_s, span_s = bought.rows, bought.counts, bought.age_s, bought.span_s
-    result = np.zeros((len(rows) + 1, _N_HISTORY), dtype=np.float32)
-    if len(rows) == 0:
-        return rows, result
-    found = result[:-1]
-    constants = model.constants[model.model_rows[rows]]
-    odds, interval_s = constants[:, 2], constants[:, 3]
-    found[:, 0] = 1
-    found[:, 1] = np.log1p(n * np.exp2(age_s * np.float32(-1 / HALF_LIFE_S)))
-    found[:, 2] = n * np.exp2(age_s * np.float32(-1 / RECENT_HALF_LIFE_S))
-    found[:, 3] = odds
-    found[:, 4] = odds * (n == 1)
+def _bought_features(found: F32, bought: Purchases, constants: F32) -> None:
+    """Fill in what depends on the purchases of each item."""
+    n, age_s, span_s = bought.counts, bought.age_s, bought.span_s
+    odds, interval_s = constants
+    found[0] = 1
+    found[1] = np.log1p(n * np.exp2(age_s * np.float32(-1 / HALF_LIFE_S)))
+    found[2] = n * np.exp2(age_s * np.float32(-1 / RECENT_HALF_LIFE_S))
+    found[3] = odds
+    found[4] = odds * (n == 1)
     first_age_days = (age_s + span_s) * np.float32(1 / DAY_S)
-    found[:, 5] = np.log((n + np.float32(0.5)) / (first_age_days + np.float32(14)))
+    found[5] = np.log((n + np.float32(0.5)) / (first_age_days + np.float32(14)))
     gap_s = (span_s + 2 * interval_s) / (n + 1)
-    elapsed = np.maximum(age_s / np.maximum(gap_s, 1), np.float32(1e-3))
-    found[:, 6] = np.minimum(elapsed, 1 / elapsed)
-    return rows, result
+    elapsed = np.maximum(age_s / gap_s, np.float32(1e-3))
+    found[6] = np.minimum(elapsed, 1 / elapsed)
 
 
-def _affinity(snapshot: Snapshot, history: History, rows: Rows) -> F32:
-    """Return how much more a person buys of each candidate's category than everybody does."""
-    codes, share = snapshot.model.category_codes, snapshot.model.category_share
-    bought = history.purchases
-    decayed = np.exp2(bought.age_s * np.float32(-1 / TASTE_HALF_LIFE_S))
-    weights = np.log1p(bought.counts) * decayed
+def _collaborative(model: JoinedModel, folded: FoldedUser | None, model_rows: Rows) -> F32:
+    """Return the log score of items that were not bought, -1 being the row of an unknown one."""
+    if folded is None:
+        return np.full(len(model_rows), np.log(_LEAST), dtype=np.float32)
+    scores = model.arrays["item_factors"].take(model_rows, axis=0) @ folded.vector
+    scores[model_rows < 0] = 0
+    logs: F32 = np.log(np.maximum(scores, 0) + _LEAST)
+    return logs
+
+
+def _affinity(model: JoinedModel, bought: Purchases, rows: Rows) -> F32:
+    """Return how much more a person buys of each item's category than everybody does."""
+    codes, share = model.category_codes, model.category_share
+    weights = np.log1p(bought.counts) * np.exp2(bought.age_s * np.float32(-1 / TASTE_HALF_LIFE_S))
     by_category = np.bincount(codes[bought.rows], weights, minlength=len(share))
-    ratio = (by_category + 2 * share) / ((weights.sum() + 2) * share)
+    wanted = codes[rows]
+    everybody = share[wanted]
+    ratio = (by_category[wanted] + 2 * everybody) / ((weights.sum() + 2) * everybody)
     affinity: F32 = np.log(ratio).astype(np.float32)
-    affinity[0] = 0
-    return affinity[codes[rows]]
+    affinity[wanted == 0] = 0
+    return affinity

@@ -8,7 +8,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.schema import NO_PREFERENCES
 from feature_store.state import UserState, hot_of
 from recsvc.engine import recommend
-from recsvc.features import candidate_rows, personal_features
+from recsvc.features import personal_features, retrieve
 from recsvc.history import read_history
 from recsvc.requests import RecommendationRequest
 from recsvc.retrieval import JoinedModel
@@ -36,8 +36,9 @@ class EngineRecommender:
         """Return distinct candidates of `home` and their features."""
         history = read_history(hot_of(state), self.snapshot.catalogue.n_rows, now_s)
         query = Query(self.snapshot, history, np.zeros(0, dtype=np.int32), now_s)
-        rows = np.unique(candidate_rows(self.snapshot, history, query.folded)).astype(np.int32)
-        return rows, personal_features(self.snapshot, history, query.folded, rows)
+        others = np.unique(retrieve(self.snapshot, query.folded))
+        rows, features = personal_features(self.snapshot, history, query.folded, others)
+        return rows.astype(np.int32), np.ascontiguousarray(features.T)
 
     def recommend(self, state: UserState, *, k: int, now_s: int, new_only: bool) -> list[int]:
         """Return the `home` list; a page reads the `hot` part of a state, and so does this."""

@@ -181,8 +181,8 @@ class JoinedModel:
         """What features take from the model, shape (n_items + 1, 4).
 
         Columns: growth, log of recent popularity, logit of the repeat rate, repeat interval in
-        seconds (``features.personal_features`` has the formulas). The last row, where -1 points, is
-        of an item that the model does not know.
+        seconds (``features.personal_features`` has the formulas). The last row, where -1
+        points, is of an item that the model does not know.
         """
         result = np.zeros((self.n_items + 1, 4), dtype=np.float32)
         prior = self._prior()

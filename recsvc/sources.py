@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.fold_in import FoldedUser
-from recsvc.features import candidate_rows, personal_features
+from recsvc.features import personal_features, retrieve
 from recsvc.history import History
 from recsvc.snapshot import Snapshot
 
@@ -35,7 +35,7 @@ class Candidates:
         Higher is better.
     source : str
         What an item of it is called in the answer; ``blend`` decides for each item.
-    features : ndarray of float32, shape (c, F), or None
+    features : ndarray of float32, shape (F, c), or None
         What a blend was scored from.
     is_sorted : bool
         Whether the rows stand best first already.
@@ -121,13 +121,12 @@ def personal(query: Query) -> Candidates:
     folded = query.folded
     if folded is None and len(query.history.purchases.rows) == 0:
         return popular(query)
-    rows = candidate_rows(query.snapshot, query.history, folded)
-    return _blended(query, rows)
+    return _blended(query, retrieve(query.snapshot, folded))
 
 
-def _blended(query: Query, rows: Rows) -> Candidates:
-    features = personal_features(query.snapshot, query.history, query.folded, rows)
-    return Candidates(rows, features @ query.snapshot.model.weights, "blend", features)
+def _blended(query: Query, others: Rows) -> Candidates:
+    rows, features = personal_features(query.snapshot, query.history, query.folded, others)
+    return Candidates(rows, query.snapshot.model.weights @ features, "blend", features)
 
 
 def due(query: Query) -> Candidates:
@@ -225,7 +224,8 @@ def exact(query: Query, source: str, allowed: Mask) -> Candidates:
         vector = query.folded.vector if query.folded is not None else None
     rows = np.flatnonzero(allowed)
     model_rows = model.rows_of(rows)
-    rows, model_rows = rows[model_rows >= 0], model_rows[model_rows >= 0]
+    known = model_rows >= 0
+    rows, model_rows = rows[known], model_rows[known]
     if vector is None or source in ("trending", "new") or len(rows) == 0:
         return Candidates(rows[:0], _NO_SCORES, nearness)
     scores = model.arrays["item_factors"][model_rows] @ vector
