@@ -61,31 +61,28 @@ def answer(
         Rank of the first item; above 1 in the continuation of a list.
     """
     snapshot = response.snapshot
-    catalogue = snapshot.catalogue
-    items = []
-    for rank, (chosen, reason) in enumerate(
-        zip(response.chosen, reasons(response), strict=True), first_rank
-    ):
-        why: dict[str, Any] = {
-            "code": reason.code,
-            "item_ids": [catalogue.item_id(row) for row in reason.rows],
-        }
-        item: dict[str, Any] = {
-            "item_id": catalogue.item_id(chosen.row),
+    item_id = snapshot.catalogue.item_id
+    why = reasons(response)
+    items: list[dict[str, Any]] = [
+        {
+            "item_id": item_id(chosen.row),
             "rank": rank,
             "score": round(chosen.score, 6),
             "source": reason.source,
-            "reason": why,
+            "reason": {"code": reason.code, "item_ids": [item_id(row) for row in reason.rows]},
             "rule_ids": [],
             "item": {},
         }
-        if request.fields:
-            document = catalogue.item(chosen.row)
-            item["item"] = {name: document[name] for name in request.fields}
-        if request.explain:
-            why["text"] = reason_text(response, reason)
-            item["journey"] = journey(response, chosen)
-        items.append(item)
+        for rank, (chosen, reason) in enumerate(zip(response.chosen, why, strict=True), first_rank)
+    ]
+    if request.fields or request.explain:
+        for item, chosen, reason in zip(items, response.chosen, why, strict=True):
+            if request.fields:
+                document = snapshot.catalogue.item(chosen.row)
+                item["item"] = {name: document[name] for name in request.fields}
+            if request.explain:
+                item["reason"]["text"] = reason_text(response, reason)
+                item["journey"] = journey(response, chosen)
     return {
         "recommendation_id": recommendation_id,
         "placement": response.placement.name,
