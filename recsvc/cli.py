@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feature_store.errors import NotFoundError, RecsvcError, UserError
+from recsvc.commands.exits import one_thread_each, run
 from recsvc.commands.options import (
     Currency,
     DryRun,
@@ -27,7 +27,11 @@ from recsvc.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from recsvc.commands.training import StageProgress
     from recsvc.settings import Settings
+    from training.run import TrainResult
 
 app = typer.Typer(
     name="recsvc",
@@ -53,8 +57,8 @@ def settings(**overrides: object) -> "Settings":
     """Read the settings, those given on the command line first."""
     from recsvc.settings import load_settings
 
-    if _data_dir:
-        overrides.setdefault("data_dir", _data_dir[-1])
+    if _data_dir and overrides.get("data_dir") is None:
+        overrides["data_dir"] = _data_dir[-1]
     return load_settings(**overrides)
 
 
@@ -95,12 +99,14 @@ def demo(
       recsvc demo
       recsvc demo --port 8080 --data-dir /tmp/shop
     """  # noqa: D301
+    one_thread_each()
     from recsvc import demo as command
+    from recsvc.serve import serve as run_service
 
     command.run(
-        settings(port=port, data_dir=data_dir or (_data_dir[-1] if _data_dir else None)),
-        train=_train_and_evaluate,
-        serve=not no_serve,
+        settings(port=port, data_dir=data_dir),
+        train=_train,
+        serve=None if no_serve else lambda known, ready: run_service(known, on_ready=ready),
     )
 
 
@@ -119,12 +125,77 @@ def serve(
       recsvc serve --port 8080 --workers 2
       RECSVC_REDIS_URL=redis://db:6379/0 recsvc serve --host 0.0.0.0
     """  # noqa: D301
-    from recsvc.commands.threads import one_thread_each
-
     one_thread_each()
-    from recsvc.commands.serving import run_serve
+    from recsvc.commands.importing import complete_imports
+    from recsvc.serve import serve as run_service
 
-    run_serve(settings(host=host, port=port, workers=workers))
+    known = settings(host=host, port=port, workers=workers)
+    complete_imports(known)
+    run_service(known)
+
+
+@app.command()
+def train(
+    start: Annotated[
+        str | None, typer.Option("--from", help="Learn from events since this day or time.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="Learn from events before this day or time.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local; spark comes later.")] = "local",
+    tune: Annotated[int | None, typer.Option(help="Trials of a search; comes later.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time for a search; comes later.")] = None,
+    no_publish: Annotated[
+        bool, typer.Option("--no-publish", help="Make the model, but do not let it serve.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train on the event log, evaluate, and let the model serve if the gate lets it.
+
+    Exit code 3: the gate refused it, and what served before goes on serving.
+
+    \b
+    Examples:
+      recsvc train
+      recsvc train --from 2026-01-01 --no-publish
+    """  # noqa: D301
+    from recsvc.commands import training
+
+    training.refuse_later(engine, tune, budget)
+    known, window = settings(), training.window(start, end)
+    with training.reporting() as progress:
+        result = _train(known, progress, *window, publish=not no_publish)
+    document = None if result.evaluation is None else result.evaluation.document
+    training.report(result.manifest, document, result.published, result.reason, as_json=as_json)
+    if not result.gate.passed:
+        raise typer.Exit(3)
+
+
+def _train(
+    known: "Settings",
+    progress: "StageProgress",
+    start: "datetime | None" = None,
+    end: "datetime | None" = None,
+    *,
+    publish: bool = True,
+) -> "TrainResult":
+    """Start the training, and lend it the serving engine."""
+    from datetime import UTC, datetime
+
+    from recsvc.recommender import EngineRecommender
+    from training.config import TrainConfig
+    from training.run import train as run_training
+
+    return run_training(
+        known.data_dir,
+        TrainConfig(),
+        EngineRecommender,
+        now=datetime.now(UTC),
+        start=start,
+        end=end,
+        publish=publish,
+        progress=progress,
+    )
 
 
 @import_app.command("events")
@@ -302,47 +373,15 @@ def keys_revoke(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check settings, server, model and threads, and say what to do."""
-    from recsvc.commands.threads import one_thread_each
-
     one_thread_each()
-    from recsvc.doctor import run
+    from recsvc import doctor as command
 
-    raise typer.Exit(run(settings, as_json=as_json))
+    raise typer.Exit(command.run(settings, as_json=as_json))
 
 
 def main() -> None:
     """Run the command line and exit: 2 for a user's mistake, 1 for a failure."""
-    sys.exit(_run())
-
-
-def _run() -> int:
-    try:
-        code = app(standalone_mode=False)
-    except KeyboardInterrupt:
-        return 130
-    except typer.Abort:
-        return 130
-    except (UserError, NotFoundError) as error:
-        return _say(error, 2)
-    except RecsvcError as error:
-        return _say(error, 1)
-    except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        where = context.command_path if context is not None else "recsvc"
-        message = getattr(error, "format_message", error.__str__)()
-        return _say(f"{message.rstrip('.')}; see `{where} --help`", 2)
-    except BrokenPipeError:
-        # Whoever read our output has enough of it.
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        return _say(error, 1)
-    return code if isinstance(code, int) else 0
-
-
-def _say(message: object, code: int) -> int:
-    sys.stderr.write("recsvc: " + " ".join(str(message).split("\n")) + "\n")
-    return code
+    sys.exit(run(app))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from feature_store.ingest.profile import FileProfile, columns_of, profile_file
 from feature_store.ingest.run import (
     event_batches,
     event_mapping,
+    finish_pending,
     import_events,
     new_import_id,
 )
@@ -132,6 +133,16 @@ def run_import_items(settings: Settings, files: FileOptions, *, as_json: bool) -
             )
     summary.seconds = time.monotonic() - began
     report(summary, "items", as_json=as_json)
+
+
+def complete_imports(settings: Settings) -> None:
+    """Complete imports that were killed after they counted, so that the states know of them."""
+    log = EventLog(settings.data_dir)
+    if not log.pending():
+        return
+    with server_url(settings) as url, ProgressReport() as progress, log.importing():
+        for import_id in finish_pending(log, store_fold(url, settings.catalogue_dir), progress):
+            note(f"The interrupted import {import_id} is complete now.")
 
 
 def item_options(settings: Settings, files: FileOptions) -> ItemOptions:

