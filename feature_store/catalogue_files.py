@@ -17,9 +17,10 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import ipc
 
-from feature_store.catalogue import COLUMNS, Catalogue, as_catalogue_frame, hash_ids
+from feature_store.catalogue import Catalogue, hash_ids
 from feature_store.errors import ArtifactError
 from feature_store.files import locked, make_folder, sha256_of, sync_file, sync_folder, write_json
+from feature_store.item_columns import COLUMNS, as_catalogue_frame
 
 FORMAT_VERSION = 1
 KEPT_VERSIONS = 3
@@ -102,7 +103,7 @@ class CatalogueFiles:
         Parameters
         ----------
         frame : DataFrame
-            ``catalogue.COLUMNS`` in row order.
+            ``item_columns.COLUMNS`` in row order.
         sequence : int
             How many entries of the change log the frame includes.
 
@@ -166,14 +167,14 @@ def merged_frame(catalogue: Catalogue, items: pl.DataFrame, rows: list[int]) -> 
     catalogue : Catalogue
         What is there, overlay included.
     items : DataFrame
-        Distinct items: ``item_id`` and any of ``catalogue.COLUMNS``.
+        Distinct items: ``item_id`` and any of ``item_columns.COLUMNS``.
     rows : list of int
         The row of each; a row beyond the catalogue makes it longer.
 
     Returns
     -------
     DataFrame
-        ``catalogue.COLUMNS``, in row order, holes included.
+        ``item_columns.COLUMNS``, in row order, holes included.
     """
     layers = [catalogue.frame.with_row_index("row")]
     if catalogue.overlay:

@@ -66,7 +66,7 @@ class Condition:
         return orjson.dumps(self.tree, option=orjson.OPT_SORT_KEYS).decode()
 
     def expression(self) -> pl.Expr:
-        """Return the condition over the columns of ``catalogue.COLUMNS``."""
+        """Return the condition over the columns of ``item_columns.COLUMNS``."""
         return _expression(self.tree)
 
     def __hash__(self) -> int:
@@ -136,11 +136,11 @@ def _check_leaf(leaf: dict[str, Any], pointer: str) -> None:
         raise ConditionError(
             f"{pointer}/field", f"unknown field {field!r}; known: {known}, item.attributes.*"
         )
-    if op not in allowed:
+    if not isinstance(op, str) or op not in allowed:
         raise ConditionError(
             f"{pointer}/op", f"{op!r} does not work on {field}; use {', '.join(sorted(allowed))}"
         )
-    _check_value(leaf.get("value"), str(op), kind, f"{pointer}/value")
+    _check_value(leaf.get("value"), op, kind, f"{pointer}/value")
 
 
 def _check_value(value: object, op: str, kind: type, pointer: str) -> None:

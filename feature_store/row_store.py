@@ -9,9 +9,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feature_store import keys, scripts
-from feature_store.catalogue import Catalogue, stub_columns
+from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFiles, merged_frame
 from feature_store.errors import StoreUnavailableError
+from feature_store.item_columns import stub_columns
 
 _CHUNK = 2_000
 _CACHED_ROWS = 200_000
@@ -108,7 +109,7 @@ class RowStore:
         files : CatalogueFiles
             Where the catalogue lives.
         items : DataFrame
-            Distinct items, ``item_id`` and any of ``catalogue.COLUMNS``.
+            Distinct items, ``item_id`` and any of ``item_columns.COLUMNS``.
 
         Returns
         -------

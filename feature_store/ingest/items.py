@@ -8,13 +8,13 @@ from typing import Any
 import orjson
 import polars as pl
 
-from feature_store.catalogue import COLUMNS
 from feature_store.ingest.mapping import ATTRIBUTE, ITEM_FIELDS, plain, require, resolve
 from feature_store.ingest.refusals import Refusals
 from feature_store.ingest.source import Source, open_table, read_batches
 from feature_store.ingest.summary import ImportSummary
 from feature_store.ingest.table import Batch, EmptyFileError, Progress, Reject, RejectLog, silent
 from feature_store.ingest.values import as_number, as_text, as_time, bad_ids
+from feature_store.item_columns import COLUMNS
 
 KINDS = ("product", "content", "offer")
 MAX_LENGTHS = {"title": 500, "brand": 200, "url": 2000, "image_url": 2000}
@@ -48,7 +48,7 @@ class ItemOptions:
 
 
 Publish = Callable[[pl.DataFrame], None]
-"""Adds distinct items, columns of ``catalogue.COLUMNS``, to the catalogue or replaces them."""
+"""Adds distinct items, columns of ``item_columns.COLUMNS``, to the catalogue or replaces them."""
 
 
 def import_items(
@@ -121,7 +121,7 @@ def item_batches(
     rejects: RejectLog,
     progress: Progress = silent,
 ) -> Iterator[pl.DataFrame]:
-    """Read the items of some files: ``item_id`` and those of ``catalogue.COLUMNS`` they have."""
+    """Read the items of some files: ``item_id`` and those of ``item_columns.COLUMNS`` they have."""
     total = sum(source.size for source in sources)
     done = 0
     for source in sources:
@@ -148,7 +148,7 @@ def normalise_items(
     Returns
     -------
     items : DataFrame
-        ``item_id`` and those of ``catalogue.COLUMNS`` that the rows have.
+        ``item_id`` and those of ``item_columns.COLUMNS`` that the rows have.
     rejects : list of Reject
         The rows that are none.
     """

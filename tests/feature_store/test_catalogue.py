@@ -9,17 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.catalogue import (
-    COLUMNS,
-    Catalogue,
-    as_catalogue_frame,
-    columns_of,
-    hash_ids,
-    stub_columns,
-)
+from feature_store.catalogue import Catalogue, hash_ids
 from feature_store.catalogue_files import CatalogueFiles, merged_frame
 from feature_store.conditions import ConditionError, parse_condition
 from feature_store.errors import ArtifactError
+from feature_store.item_columns import COLUMNS, as_catalogue_frame, columns_of, stub_columns
 from feature_store.schema import Item, ItemId
 from feature_store.store import Store
 

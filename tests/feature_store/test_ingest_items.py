@@ -9,13 +9,13 @@ import orjson
 import polars as pl
 import pytest
 
-from feature_store.catalogue import COLUMNS
 from feature_store.errors import UserError
 from feature_store.ingest.items import ItemOptions, import_items
 from feature_store.ingest.mapping import EVENT_FIELDS, ITEM_FIELDS, parse_map, resolve
 from feature_store.ingest.profile import profile_file
 from feature_store.ingest.source import find_sources
 from feature_store.ingest.summary import ImportSummary
+from feature_store.item_columns import COLUMNS
 
 Rows = list[dict[str, Any]]
 

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from feature_store.artifact import ARRAYS, ArtifactWriter, ModelArtifact
-from feature_store.catalogue import Catalogue, as_catalogue_frame, hash_ids
+from feature_store.catalogue import Catalogue, hash_ids
+from feature_store.item_columns import as_catalogue_frame
 from feature_store.schema import PURCHASE_CODE
 from feature_store.signals import FEATURES
 from feature_store.state import EMPTY_STATE, UserState, fold
