@@ -1,0 +1,1 @@
+"""The single models: each turns interactions into arrays of the artifact."""

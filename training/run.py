@@ -1,0 +1,319 @@
+"""One training run, from the event log to a model that serves."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.artifact import (
+    ArtifactWriter,
+    ModelArtifact,
+    Recommender,
+    RecommenderFactory,
+    remove_partial,
+)
+from feature_store.catalogue import Catalogue
+from feature_store.catalogue_files import CatalogueFiles
+from feature_store.errors import ConflictError
+from feature_store.event_log import EventLog
+from feature_store.files import make_folder
+from feature_store.registry import ModelRegistry
+from feature_store.schema import format_time
+from training.blend import Blend, default_blend, fit_blend
+from training.config import TrainConfig
+from training.dataset import DAY_MS, Interactions, read_interactions, with_unknown_items
+from training.evaluate import Evaluation, Subject, evaluate
+from training.fit import Fitted, fit
+from training.gate import Gate, judge
+from training.index import BuiltIndex, build_index
+from training.people import Folder, states_of
+from training.progress import Progress, silent
+from training.split import Split, split_at, window_start_ms
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+
+INDEX_QUERIES = 500
+QUERY_HISTORIES = (1, 2, 5, 256)
+STAGES = ("load", "learn blend", "fit for evaluation", "evaluate", "fit on everything", "publish")
+"""The stages of a run, in order, as `progress` is told them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """The outcome of a run.
+
+    Parameters
+    ----------
+    version : str
+        The model; it is on disk even if it was refused.
+    published : bool
+        Whether it serves now.
+    reason : str
+        Why, or why not.
+    gate : Gate
+        What the gate said.
+    evaluation : Evaluation or None
+        ``None`` when there was nobody to test on.
+    manifest : dict
+        Of the model.
+    """
+
+    version: str
+    published: bool
+    reason: str
+    gate: Gate
+    evaluation: Evaluation | None
+    manifest: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workshop:
+    """What every step of a run needs.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Parameters.
+    catalogue : Catalogue
+        With a row for every item of the events.
+    catalogue_rows : ndarray of int32, shape (items,)
+        Catalogue row of each item code.
+    make_recommender : RecommenderFactory
+        Makes the serving engine.
+    models_dir : Path
+        Trial models are written beside the real ones, hidden, and removed.
+    progress : callable
+        Told stage and share.
+    """
+
+    config: TrainConfig
+    catalogue: Catalogue
+    catalogue_rows: I32
+    make_recommender: RecommenderFactory
+    models_dir: Path
+    progress: Progress
+
+    @contextmanager
+    def serving(
+        self, fitted: Fitted, index: BuiltIndex, weights: list[float]
+    ) -> Iterator[Recommender]:
+        """Lend the serving engine with a model that is on disk only so long."""
+        name = f".trial-{secrets.token_hex(3)}.{os.getpid()}.partial"
+        folder = make_folder(self.models_dir / name)
+        try:
+            with ArtifactWriter(folder, datetime.fromtimestamp(fitted.now_s, UTC)) as writer:
+                fitted.write(writer, index, weights)
+                artifact = writer.publish()
+            yield self.make_recommender(artifact, self.catalogue)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def index_of(self, fitted: Fitted, known: Interactions, *, exact: bool = False) -> BuiltIndex:
+        """Build the index, judged by people's vectors, of short histories too."""
+        queries = self._queries(fitted, known)
+        return build_index(
+            fitted.item_factors,
+            queries,
+            exact_below=len(fitted.items) + 1 if exact else self.config.exact_below,
+            min_recall=self.config.min_index_recall,
+            n_threads=self.config.threads,
+        )
+
+    def _queries(self, fitted: Fitted, known: Interactions) -> F32:
+        persons = known.frame["person"].unique().sort().to_numpy()
+        if len(persons) > INDEX_QUERIES:
+            rng = np.random.default_rng(self.config.seed)
+            persons = np.sort(rng.choice(persons, INDEX_QUERIES, replace=False))
+        states = states_of(known, persons, self.catalogue_rows)
+        newest = [QUERY_HISTORIES[at % len(QUERY_HISTORIES)] for at in range(len(states))]
+        return self.folder(fitted).vectors(states, newest)
+
+    def folder(self, fitted: Fitted) -> Folder:
+        """Return what folds people into a model."""
+        return Folder(fitted, self.catalogue_rows, self.catalogue.n_rows)
+
+    def subject(self, split: Split, fitted: Fitted, recommender: Recommender | None) -> Subject:
+        """Return a split with the states of its people."""
+        states = states_of(split.train, split.persons, self.catalogue_rows)
+        return Subject(
+            split, fitted, states, self.catalogue_rows, self.catalogue.n_rows, recommender
+        )
+
+
+def train(
+    data_dir: Path,
+    config: TrainConfig,
+    make_recommender: RecommenderFactory,
+    *,
+    now: datetime,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    publish: bool = True,
+    progress: Progress = silent,
+) -> TrainResult:
+    """Learn from the event log, and let the model serve if it is good.
+
+    Whenever the run is killed, what served before goes on serving: a model appears in one rename,
+    and serves from the replacement of one small file on.
+
+    Parameters
+    ----------
+    data_dir : Path
+        With ``events/``, ``catalogue/`` and ``models/``.
+    config : TrainConfig
+        Parameters.
+    make_recommender : RecommenderFactory
+        Makes the serving engine, so that what is evaluated is what is served.
+    now : datetime
+        The time of the run: it names the model. Ages are counted from the newest event.
+    start, end : datetime, optional
+        Learn from events since, and before.
+    publish : bool
+        Whether a good model shall serve; if not it only appears in the list.
+    progress : callable
+        Told the stage (one of `STAGES`) and the share of it that is done.
+
+    Raises
+    ------
+    UserError
+        If the data directory cannot be written.
+    ArtifactError
+        If the catalogue is damaged.
+    """
+    progress(STAGES[0], 0.0)
+    registry = ModelRegistry(data_dir / "models")
+    remove_partial(registry.models_dir)
+    interactions = read_interactions(EventLog(data_dir).scan(start, end))
+    catalogue = CatalogueFiles(data_dir / "catalogue").load().catalogue
+    catalogue, rows = with_unknown_items(catalogue, interactions)
+    shop = Workshop(config, catalogue, rows, make_recommender, registry.models_dir, progress)
+    progress(STAGES[0], 1.0)
+    blend = learn_blend(shop, interactions)
+    evaluation = evaluate_split(shop, interactions, blend)
+    newest_ms = interactions.newest_ms or int(now.timestamp() * 1_000)
+    fitted = fit(
+        interactions, config, newest_ms, neighbours=True, stage=STAGES[4], progress=progress
+    )
+    index = shop.index_of(fitted, interactions)
+    progress(STAGES[5], 0.0)
+    n_purchases = interactions.purchases.height
+    gate = judge(evaluation, index.manifest["recall_at_100"], n_purchases, config)
+    with ArtifactWriter(registry.models_dir, now) as writer:
+        fitted.write(writer, index, blend.weights)
+        _describe(writer, interactions, blend, evaluation, gate)
+        artifact = writer.publish()
+    published, reason = _publish(registry, artifact, gate, config, now, wanted=publish)
+    progress(STAGES[5], 1.0)
+    return TrainResult(artifact.version, published, reason, gate, evaluation, artifact.manifest)
+
+
+def learn_blend(shop: Workshop, interactions: Interactions) -> Blend:
+    """Learn the blend from the last window before the test window.
+
+    Returns
+    -------
+    Blend
+        The default weights when the data do not reach so far back.
+    """
+    stage = STAGES[1]
+    shop.progress(stage, 0.0)
+    end_ms = window_start_ms(interactions, shop.config.test_days)
+    start_ms = end_ms - round(shop.config.test_days * DAY_MS)
+    split = split_at(interactions, start_ms, end_ms)
+    if len(split.persons) < shop.config.min_blend_users:
+        shop.progress(stage, 1.0)
+        return default_blend(len(split.persons))
+    fitted = fit(split.train, shop.config, start_ms, neighbours=False)
+    shop.progress(stage, 0.4)
+    # Exact search: the blend shall not learn the gaps of one index.
+    index = shop.index_of(fitted, split.train, exact=True)
+    with shop.serving(fitted, index, default_blend().weights) as recommender:
+        subject = shop.subject(split, fitted, recommender)
+        shop.progress(stage, 0.6)
+        blend = fit_blend(recommender, split, subject.states, subject.positions(), shop.config)
+    shop.progress(stage, 1.0)
+    return blend
+
+
+def evaluate_split(shop: Workshop, interactions: Interactions, blend: Blend) -> Evaluation | None:
+    """Evaluate on the last window a model that knows only what was before it.
+
+    Returns
+    -------
+    Evaluation or None
+        ``None`` when nobody has a purchase both before the window and in it.
+    """
+    split = split_at(interactions, window_start_ms(interactions, shop.config.test_days))
+    if len(split.persons) == 0:
+        shop.progress(STAGES[3], 1.0)
+        return None
+    fitted = fit(
+        split.train,
+        shop.config,
+        split.start_ms,
+        neighbours=True,
+        stage=STAGES[2],
+        progress=shop.progress,
+    )
+    index = shop.index_of(fitted, split.train)
+    with shop.serving(fitted, index, blend.weights) as recommender:
+        return evaluate(shop.subject(split, fitted, recommender), shop.config, shop.progress)
+
+
+def _describe(
+    writer: ArtifactWriter,
+    interactions: Interactions,
+    blend: Blend,
+    evaluation: Evaluation | None,
+    gate: Gate,
+) -> None:
+    """Say in the manifest what a model was learned from and how good it is."""
+    times_ms = interactions.frame["t_ms"]
+    edges = [
+        format_time(datetime.fromtimestamp(edge_ms / 1_000, UTC))
+        for edge_ms in [*times_ms.head(1), *times_ms.tail(1)]
+    ]
+    writer.manifest["train"] = {
+        "first_event_at": edges[0] if edges else None,
+        "last_event_at": edges[1] if edges else None,
+        "n_events": interactions.n_events,
+        "n_purchases": interactions.purchases.height,
+        "n_people": len(interactions.persons),
+    }
+    writer.manifest["blend"] |= {
+        "fitted": blend.fitted,
+        "n_users": blend.n_users,
+        "ndcg": blend.ndcg,
+    }
+    writer.manifest["evaluation"] = evaluation.document if evaluation else None
+    writer.manifest["gate"] = gate.as_manifest()
+
+
+def _publish(
+    registry: ModelRegistry,
+    artifact: ModelArtifact,
+    gate: Gate,
+    config: TrainConfig,
+    now: datetime,
+    *,
+    wanted: bool,
+) -> tuple[bool, str]:
+    """Let a model serve if everything speaks for it; say why or why not."""
+    if not wanted:
+        return False, f"not asked to: `recsvc models promote {artifact.version}`"
+    if not gate.passed:
+        return False, f"refused by the gate: {gate.reason}"
+    try:
+        registry.publish(artifact.version, now)
+    except ConflictError as error:
+        return False, str(error)
+    registry.prune(config.keep_models)
+    return True, gate.reason
