@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from recsvc.api import events, items, models, ops, recommendations, users
@@ -56,8 +57,10 @@ def create_app(worker: Worker) -> ASGIApp:
         },
     )
     app.state.worker = worker
-    for resource in (recommendations, events, items, users, models, ops):
-        app.include_router(resource.router)
-    add_handlers(app)
+    routers = [one.router for one in (recommendations, events, items, users, models, ops)]
+    for router in routers:
+        app.include_router(router)
+    routes = [route for router in routers for route in router.routes]
+    add_handlers(app, [route for route in routes if isinstance(route, APIRoute)])
     install(app)
     return Edge(app, worker)

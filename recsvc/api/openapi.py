@@ -12,6 +12,8 @@ from recsvc.api.schemas import Problem
 
 REFERENCE = "#/components/schemas/{model}"
 _READ_BY_HAND: dict[str, type[BaseModel]] = {}
+# FastAPI leaves out every null, also those inside examples: they are put in at the end.
+_EXAMPLES: list[Any] = []
 
 DESCRIPTIONS = {
     304: "What the caller has is still right",
@@ -78,9 +80,10 @@ def responses(
             "model": model,
             "description": (model.__doc__ or "").splitlines()[0],
             "headers": _HEADERS,
-            "content": {"application/json": {"example": example}},
+            "content": {"application/json": {"example": len(_EXAMPLES)}},
         }
     }
+    _EXAMPLES.append(example)
     for code in errors:
         found[code] = {
             "description": DESCRIPTIONS[code],
@@ -191,4 +194,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas.pop(unused, None)
     components["schemas"] = dict(sorted(schemas.items()))
     components["securitySchemes"] = SECURITY_SCHEMES
+    for item in document["paths"].values():
+        for operation in item.values():
+            for response in operation["responses"].values():
+                for content in response.get("content", {}).values():
+                    if isinstance(content.get("example"), int):
+                        content["example"] = _EXAMPLES[content["example"]]
     return document

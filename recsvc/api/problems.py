@@ -1,7 +1,7 @@
 """Errors as RFC 9457 problem documents, for every answer that is not a success."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, cast
@@ -9,6 +9,7 @@ from typing import Any, cast
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from feature_store.errors import (
@@ -151,10 +152,23 @@ def problem_response(scope: Mapping[str, Any], problem: Problem) -> Response:
     )
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Let every error of an app become a problem document."""
+def add_handlers(app: FastAPI, routes: Sequence[APIRoute]) -> None:
+    """Let every error of an app become a problem document.
+
+    Parameters
+    ----------
+    app : FastAPI
+        The app.
+    routes : sequence of APIRoute
+        All of its routes.
+    """
 
     async def handle(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            # The router names the methods of the first route only.
+            path = request.scope["path"]
+            methods = {m for one in routes if one.path_regex.match(path) for m in one.methods or ()}
+            error = HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
         return problem_response(request.scope, problem_of(error))
 
     handler = cast(Callable[[Request, Exception], Any], handle)
