@@ -17,7 +17,9 @@ from training.models.popularity import fit_popularity
 from training.models.repeat import fit_repeat
 from training.models.similar import fit_similar
 from training.models.together import fit_together
-from training.progress import Progress, part, silent
+from training.progress import Progress, Report, part, silent
+
+F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +52,7 @@ class Fitted:
         return len(self.items)
 
     @property
-    def item_factors(self) -> npt.NDArray[np.float32]:
+    def item_factors(self) -> F32:
         """Item factors, float32, shape (n, d)."""
         return self.arrays["item_factors"]
 
@@ -80,7 +82,8 @@ def fit(
     config: TrainConfig,
     now_ms: int,
     *,
-    neighbours: bool,
+    together: bool = True,
+    similar: bool = True,
     stage: str = "fit",
     progress: Progress = silent,
 ) -> Fitted:
@@ -94,9 +97,9 @@ def fit(
         Parameters.
     now_ms : int
         The moment from which ages are counted.
-    neighbours : bool
-        Whether to compute ``together_*`` and ``similar_*``, which take longest and which the blend
-        does not need; without them they have no columns.
+    together, similar : bool
+        Whether to compute ``together_*`` and ``similar_*``, which take long and which a trial of
+        `home` does not need; without them they have no columns.
     stage : str
         Name under which progress is told.
     progress : callable
@@ -104,10 +107,8 @@ def fit(
     """
     items = model_items(interactions)
     bought = _purchases(interactions, items)
-    # Factors take half of the time, neighbours the other half.
-    factors_end = 0.45 if neighbours else 1.0
     arrays, regularization = _fit_factors(
-        interactions, items, config, now_ms, part(progress, stage, 0.0, factors_end)
+        interactions, items, config, now_ms, part(progress, stage, 0.0, 0.3)
     )
     popularity = fit_popularity(
         bought["row"].to_numpy(),
@@ -126,8 +127,19 @@ def fit(
         "repeat_interval_s": repeat.interval_s,
         "first_seen_s": _first_seen_s(interactions, items),
     }
-    arrays |= _fit_neighbours(
-        bought, arrays, config, enabled=neighbours, stage=stage, progress=progress
+    arrays |= _fit_together(
+        bought,
+        len(items),
+        config,
+        config.together_k if together else 0,
+        part(progress, stage, 0.4, 0.6),
+    )
+    arrays |= _fit_similar(
+        bought,
+        arrays["item_factors"],
+        config,
+        config.similar_k if similar else 0,
+        part(progress, stage, 0.6, 1.0),
     )
     document = config.as_manifest() | {
         "regularization": regularization,
@@ -144,7 +156,7 @@ def _fit_factors(
     items: npt.NDArray[np.uint32],
     config: TrainConfig,
     now_ms: int,
-    report: Any,
+    report: Report,
 ) -> tuple[dict[str, npt.NDArray[Any]], float]:
     weights = weight_matrix(taste_facts(interactions, now_ms), items)
     regularization = config.regularization or regularization_of(weights, config.n_factors)
@@ -180,36 +192,29 @@ def _first_seen_s(
     return seconds
 
 
-def _fit_neighbours(
-    bought: pl.DataFrame,
-    arrays: dict[str, npt.NDArray[Any]],
-    config: TrainConfig,
-    *,
-    enabled: bool,
-    stage: str,
-    progress: Progress,
+def _fit_together(
+    bought: pl.DataFrame, n_items: int, config: TrainConfig, k: int, report: Report
 ) -> dict[str, npt.NDArray[Any]]:
-    rows = bought["row"].to_numpy()
-    factors = arrays["item_factors"]
-    together_rows, together_scores = fit_together(
+    rows, scores = fit_together(
         bought["basket"].to_numpy(),
-        rows,
-        n_items=len(factors),
-        k=config.together_k if enabled else 0,
+        bought["row"].to_numpy(),
+        n_items=n_items,
+        k=k,
         shrinkage=config.together_shrinkage,
-        report=part(progress, stage, 0.45, 0.65),
+        report=report,
     )
+    return {"together_rows": rows, "together_scores": scores}
+
+
+def _fit_similar(
+    bought: pl.DataFrame, factors: F32, config: TrainConfig, k: int, report: Report
+) -> dict[str, npt.NDArray[Any]]:
     buyers = bought.select("person", "row").unique()["row"].to_numpy()
-    similar_rows, similar_scores = fit_similar(
+    rows, scores = fit_similar(
         factors,
         np.bincount(buyers, minlength=len(factors)),
-        k=config.similar_k if enabled else 0,
+        k=k,
         n_threads=config.threads,
-        report=part(progress, stage, 0.65, 1.0),
+        report=report,
     )
-    return {
-        "together_rows": together_rows,
-        "together_scores": together_scores,
-        "similar_rows": similar_rows,
-        "similar_scores": similar_scores,
-    }
+    return {"similar_rows": rows, "similar_scores": scores}

@@ -57,14 +57,13 @@ def ndcg_at_k(hits: Hits, n_truth: Ints) -> F64:
     k = hits.shape[1]
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate(([0.0], np.cumsum(discounts)))
-    best = ideal[np.minimum(n_truth, k)]
-    shares: F64 = np.divide(np.sum(hits * discounts, axis=1, dtype=np.float64), best)
-    return shares
+    ratios: F64 = (hits @ discounts) / ideal[np.minimum(n_truth, k)]
+    return ratios
 
 
 def hit_rate_at_k(hits: Hits) -> F64:
     """Return 1 for each user with a hit, else 0, shape (u,)."""
-    return hits.any(axis=1).astype(np.float64)
+    return np.asarray(hits.any(axis=1), dtype=np.float64)
 
 
 def coverage(lists: Ints, n_items: int) -> float:

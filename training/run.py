@@ -199,9 +199,7 @@ def train(
     blend = learn_blend(shop, interactions)
     evaluation = evaluate_split(shop, interactions, blend)
     newest_ms = interactions.newest_ms or int(now.timestamp() * 1_000)
-    fitted = fit(
-        interactions, config, newest_ms, neighbours=True, stage=STAGES[4], progress=progress
-    )
+    fitted = fit(interactions, config, newest_ms, stage=STAGES[4], progress=progress)
     index = shop.index_of(fitted, interactions)
     progress(STAGES[5], 0.0)
     n_purchases = interactions.purchases.height
@@ -231,7 +229,7 @@ def learn_blend(shop: Workshop, interactions: Interactions) -> Blend:
     if len(split.persons) < shop.config.min_blend_users:
         shop.progress(stage, 1.0)
         return default_blend(len(split.persons))
-    fitted = fit(split.train, shop.config, start_ms, neighbours=False)
+    fitted = fit(split.train, shop.config, start_ms, together=False, similar=False)
     shop.progress(stage, 0.4)
     # Exact search: the blend shall not learn the gaps of one index.
     index = shop.index_of(fitted, split.train, exact=True)
@@ -259,7 +257,7 @@ def evaluate_split(shop: Workshop, interactions: Interactions, blend: Blend) -> 
         split.train,
         shop.config,
         split.start_ms,
-        neighbours=True,
+        similar=False,
         stage=STAGES[2],
         progress=shop.progress,
     )

@@ -5,14 +5,12 @@ the item factors leave this file: a customer's vector is solved from them when i
 (``feature_store.fold_in``).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from implicit.cpu.als import AlternatingLeastSquares
 
-from training.progress import unheard
+from training.progress import Report, unheard
 from training.threads import one_blas_thread
 
 F32 = npt.NDArray[np.float32]
@@ -48,7 +46,7 @@ def fit_item_factors(
     alpha: float,
     seed: int,
     n_threads: int,
-    report: Callable[[float], None] = unheard,
+    report: Report = unheard,
 ) -> F32:
     """Factorise "who has what", with more confidence where the taste weight is greater.
 

@@ -54,9 +54,11 @@ def fit_repeat(purchases: pl.DataFrame, n_items: int, prior: float) -> Repeat:
     Repeat
         Two purchases within twelve hours count as one: half a basket paid apart is no return.
     """
+    same_pair = (pl.col("person").diff() == 0) & (pl.col("row").diff() == 0)
     visits = (
-        purchases.sort("person", "row", "t_ms")
-        .with_columns(gap_ms=pl.col("t_ms").diff().over("person", "row"))
+        purchases.with_columns(pl.col("person").cast(pl.Int64))
+        .sort("person", "row", "t_ms")
+        .with_columns(gap_ms=pl.when(same_pair).then(pl.col("t_ms").diff()))
         .filter(pl.col("gap_ms").is_null() | (pl.col("gap_ms") > DAY_MS // 2))
     )
     gaps = visits.filter(pl.col("gap_ms").is_not_null())

@@ -1,12 +1,10 @@
 """What is bought in one basket."""
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from training.progress import unheard
+from training.progress import Report, unheard
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -23,7 +21,7 @@ def fit_together(
     n_items: int,
     k: int,
     shrinkage: float,
-    report: Callable[[float], None] = unheard,
+    report: Report = unheard,
 ) -> tuple[I32, F32]:
     """Find the items that share baskets more often than chance would have it.
 
