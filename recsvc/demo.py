@@ -25,7 +25,7 @@ from feature_store.ingest.mapping import EVENT_FIELDS, parse_map
 from feature_store.ingest.run import finish_pending, import_events
 from feature_store.ingest.source import find_sources
 from feature_store.registry import ModelRegistry
-from recsvc.commands.models import show_evaluation
+from recsvc.commands.models import show_evaluation_shortly
 from recsvc.commands.output import ProgressReport, note, say
 from recsvc.commands.session import server_url
 from recsvc.commands.showing import Greeting
@@ -37,6 +37,26 @@ EVENT_MAP = (
     "user_id=household_id,item_id=product_id,timestamp=transaction_timestamp,"
     "quantity=quantity,price=sales_value,order_id=basket_id"
 )
+SPELLED_OUT = {
+    "Brkfst": "Breakfast",
+    "Btl": "Bottle",
+    "Carb": "Carbonated",
+    "Chix": "Chicken",
+    "Cond": "Condiment",
+    "Drnk": "Drink",
+    "Frz": "Frozen",
+    "Frzn": "Frozen",
+    "Froz": "Frozen",
+    "Incl": "",
+    "Mlt": "Multi",
+    "Pk": "Pack",
+    "Refrgratd": "Refrigerated",
+    "Sft": "Soft",
+    "Sngl": "Single",
+    "Srv": "Serve",
+    "Veg": "Vegetable",
+    "Whlsm": "Wholesome",
+}
 CURRENCY = "USD"
 """The purchases are from shops in the United States."""
 
@@ -62,6 +82,8 @@ def run(settings: Settings, *, train: Train, serve: Serve | None) -> None:
         If the package with the purchases is not installed, or the port is taken.
     """
     began = time.monotonic()
+    # Whoever waits for the file must not find the one of a demo that was killed.
+    (settings.data_dir / "demo.json").unlink(missing_ok=True)
     if serve is not None:
         _check_port(settings)
     # One server for all steps; the service joins it and the last one out stops it.
@@ -73,8 +95,8 @@ def run(settings: Settings, *, train: Train, serve: Serve | None) -> None:
         show_model(settings)
         note(f"Ready to serve after {time.monotonic() - began:.1f} s.")
         if serve is not None:
-            greeting = Greeting(settings)
-            serve(settings, greeting.show)
+            with Greeting(settings) as greeting:
+                serve(settings, greeting.show)
 
 
 def _check_port(settings: Settings) -> None:
@@ -84,8 +106,9 @@ def _check_port(settings: Settings) -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
+            why = (error.strerror or str(error)).lower()
             raise UserError(
-                f"cannot serve on {settings.host}:{settings.port}: {error.strerror}; "
+                f"cannot serve on {settings.host}:{settings.port}, {why}; "
                 "choose another port with --port"
             ) from None
 
@@ -102,7 +125,7 @@ def show_model(settings: Settings) -> None:
     gate: dict[str, Any] = manifest.get("gate") or {}
     say(f"\nModel {version}: {manifest.get('n_items', 0):,} items, gate: {gate.get('decision')}")
     if evaluation.get("rows"):
-        show_evaluation(evaluation)
+        show_evaluation_shortly(evaluation)
 
 
 # --- the data -----------------------------------------------------------------------------------
@@ -188,18 +211,25 @@ def catalogue_of(products: Path) -> pl.DataFrame:
     """
 
     def words(column: str) -> pl.Expr:
-        # "FRZN ICE:CUBED" -> "Frzn Ice: Cubed"; the bar separates paths, the arrow their parts.
-        spaced = pl.col(column).str.replace_all(r"\s*:\s*", ": ").str.replace_all(r"[|>]", "/")
-        return spaced.str.replace_all(r"\s+", " ").str.strip_chars().str.to_titlecase()
+        # "FRZN ICE:CUBED (INCL" -> "Frozen Ice: Cubed"; a bar or an arrow would split a path.
+        text = pl.col(column).str.replace_all(r"\s*:\s*", ": ").str.replace_all(r"[|>]", "/")
+        text = text.str.replace(r"\s*\([^)]*$", "").str.to_titlecase()
+        for short, long in SPELLED_OUT.items():
+            text = text.str.replace_all(rf"\b{short}\b", long)
+        return text.str.replace_all(r"\s+", " ").str.strip_chars(" -/:,")
 
     path = [words(name) for name in ("department", "product_category", "product_type")]
-    name = pl.coalesce(path[2], path[1], path[0])
-    size = pl.col("package_size").str.strip_chars().str.to_lowercase()
+    # "Lean" says little; "Beef: Lean" does.
+    cut = pl.when(pl.col("department") == "MEAT").then(pl.format("{}: {}", path[1], path[2]))
+    name = pl.coalesce(cut, path[2], path[1], path[0])
+    size = pl.col("package_size").str.replace_all(r"\s+", " ").str.strip_chars()
     return pl.read_parquet(products).select(
         pl.col("product_id").alias("item_id"),
-        pl.concat_str([name, size], separator=", ", ignore_nulls=True).alias("title"),
+        pl.concat_str([name, size.str.to_lowercase()], separator=", ", ignore_nulls=True).alias(
+            "title"
+        ),
         pl.col("brand"),
         pl.concat_str(path, separator=" > ", ignore_nulls=True).alias("categories"),
-        pl.col("package_size").alias("attributes.package_size"),
+        size.alias("attributes.package_size"),
         pl.col("manufacturer_id").cast(pl.String).alias("attributes.manufacturer_id"),
     )

@@ -85,6 +85,8 @@ def show_one(settings: Settings, version: str, *, as_json: bool) -> None:
 def _flat(document: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for name, value in document.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            continue  # --json has such tables
         if isinstance(value, dict) and value:
             rows += _flat(value, f"{prefix}{name}.")
         elif isinstance(value, float):
@@ -116,6 +118,33 @@ def show_evaluation(evaluation: dict[str, Any]) -> None:
             "" if row.get("novelty") is None else f"{row['novelty']:.1f}",
             f"{row.get('n_users', 0):,}",
             style=style,
+        )
+    stdout().print(shown)
+
+
+def show_evaluation_shortly(evaluation: dict[str, Any]) -> None:
+    """Show one line a model: what it finds again, and what it finds that is new to the customer."""
+    k = evaluation.get("k", 20)
+    by_model: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in evaluation["rows"]:
+        by_model.setdefault(row["model"], {})[row["subset"]] = row
+    shown = table(
+        "model", f"NDCG@{k}>", "95 %>", f"recall@{k}>", "hit rate>", f"NDCG@{k}, new items>",
+        f"recall@{k}, new items>", "customers>",
+    )  # fmt: skip
+    for model, subsets in by_model.items():
+        every, new = subsets.get("all", {}), subsets.get("new", {})
+        low, high = every.get("ndcg_ci95") or (None, None)
+        shown.add_row(
+            model,
+            _share(every.get("ndcg")),
+            "" if low is None or high is None else f"{low:.3f}–{high:.3f}",
+            _share(every.get("recall")),
+            _share(every.get("hit_rate")),
+            _share(new.get("ndcg")),
+            _share(new.get("recall")),
+            f"{every.get('n_users', 0):,}",
+            style="bold" if model == "served" else None,
         )
     stdout().print(shown)
 

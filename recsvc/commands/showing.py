@@ -4,7 +4,7 @@ import hmac
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import polars as pl
@@ -12,7 +12,6 @@ import polars as pl
 from feature_store.catalogue_files import CatalogueFiles
 from feature_store.errors import RecsvcError
 from feature_store.event_log import EventLog
-from feature_store.files import write_atomically
 from feature_store.registry import ModelRegistry
 from feature_store.store import Store
 from recsvc.auth import digest_of, load_secret
@@ -29,6 +28,8 @@ _TIMEOUT_S = 30.0
 class Greeting:
     """Prepares what a newcomer sees; `show` is called when the service answers.
 
+    ``demo.json`` is there as long as the context is open and the service answers, and no longer.
+
     Parameters
     ----------
     settings : Settings
@@ -38,20 +39,26 @@ class Greeting:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._path = settings.data_dir / "demo.json"
+        self._path.unlink(missing_ok=True)
         self._key = self._admin_key()
         self._user_ids = example_users(EventLog(settings.data_dir))
-        # Whoever waits for the file must not find the one of the last time.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._path.unlink(missing_ok=True)
 
     def _admin_key(self) -> str:
         """Return the key of the last time if it is still good, else a new one."""
-        try:
-            known = str(orjson.loads(self._path.read_bytes())["keys"]["admin"])
-        except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
-            known = ""
+        kept = self._settings.data_dir / "demo.key"
+        known = kept.read_text().strip() if kept.exists() else ""
         if known and self._is_good(known):
             return known
-        return make_key(self._settings, "demo admin", ["all"])[0]
+        key = make_key(self._settings, "demo admin", ["all"])[0]
+        kept.touch(mode=0o600)
+        kept.write_text(key + "\n")
+        return key
 
     def _is_good(self, key: str) -> bool:
         digest = digest_of(load_secret(self._settings), key.encode()).hex()
@@ -72,9 +79,11 @@ class Greeting:
             "user_ids": self._user_ids,
             "model_version": ModelRegistry(self._settings.models_dir).current(),
         }
-        data = orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
-        write_atomically(self._path, data)
-        self._path.chmod(0o600)
+        # Nobody else may read the key, at no moment.
+        hidden = self._path.with_name(".demo.json.partial")
+        hidden.touch(mode=0o600)
+        hidden.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        hidden.replace(self._path)
         if self._user_ids:
             self._show_customer(base_url, self._user_ids[0])
         self._show_commands(base_url)
