@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from prometheus_client.multiprocess import mark_process_dead
 
 from feature_store.errors import RecsvcError
-from recsvc.running import Server, run_worker
 from recsvc.settings import Settings
 from recsvc.telemetry import configure_logging, get_logger
+
+if TYPE_CHECKING:
+    from recsvc.running import Server
 
 LOOK_S = 0.2
 RESTART_AFTER_S = 1.0
@@ -186,8 +189,10 @@ def _work(
 ) -> None:
     """Be one worker; say when ready, or why not."""
     configure_logging(settings.log_level)
+    # Here, in the new process: the parent needs neither numpy nor FAISS.
+    from recsvc.running import run_worker  # noqa: PLC0415
 
-    def watch(server: Server) -> None:
+    def watch(server: "Server") -> None:
         def until_orphaned() -> None:
             with contextlib.suppress(EOFError, OSError):
                 connection.recv()

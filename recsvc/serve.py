@@ -18,7 +18,6 @@ from feature_store.store import Store
 from recsvc.auth import load_secret
 from recsvc.commands.session import server_url
 from recsvc.pool import Pool
-from recsvc.running import run_worker
 from recsvc.settings import Settings
 from recsvc.telemetry import MULTIPROCESS_ENV, configure_logging, get_logger
 
@@ -56,6 +55,9 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
         asyncio.run(_restore_rows(settings, url))
         announcement = _Announcement(base_url(host, port), settings.workers, on_ready)
         if settings.workers == 1:
+            # The parent of several workers needs neither numpy nor FAISS.
+            from recsvc.running import run_worker  # noqa: PLC0415
+
             run_worker(settings, secret, listener, on_started=announcement.make)
         else:
             stack.enter_context(_metrics_folder())

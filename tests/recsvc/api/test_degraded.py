@@ -1,0 +1,123 @@
+"""The store goes away, hangs and comes back: answers go on, and say what they lack."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from feature_store.embedded import EmbeddedServer
+from tests.recsvc.api.service import Service, assert_problem, event, running_shop
+
+PATH = "/v1/recommendations"
+LEASE_S = 2.0
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Iterator[tuple[Service, EmbeddedServer]]:
+    with running_shop(tmp_path, recall_lease_s=LEASE_S, store_timeout_ms=50) as both:
+        yield both
+
+
+def until(true: Callable[[], bool], within_s: float = 10.0) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def buy(client: httpx.Client) -> None:
+    assert client.post("/v1/events", json=event("buyer", "i00004")).status_code == 202
+    assert client.get(PATH, params={"user_id": "buyer"}).json()["personalized"]
+
+
+def is_degraded(response: httpx.Response) -> bool:
+    if response.status_code != 200:
+        return False
+    answer = response.json()
+    assert len(answer["items"]) == 20
+    assert (answer["degraded"] == ["store"]) == (not answer["personalized"])
+    return bool(answer["degraded"])
+
+
+def test_without_the_store_answers_are_not_personal_until_the_lease_ends(
+    broken: tuple[Service, EmbeddedServer],
+) -> None:
+    service, server = broken
+    with service.client() as client, service.client("events:write") as known:
+        buy(client)
+        assert_problem(known.get(PATH), 403)
+        server.stop()
+        stopped_s = time.monotonic()
+        first = client.get(PATH, params={"user_id": "buyer"})
+        assert is_degraded(first)
+        assert first.headers["cache-control"] == "private, no-store"
+        for_nobody = client.get(PATH)
+        assert is_degraded(for_nobody)
+        assert for_nobody.headers["cache-control"] == "no-store"
+        assert "etag" not in for_nobody.headers
+        assert client.get("/readyz").json()["ready"]
+        refused = client.post("/v1/events", json=event("buyer", "i00005"))
+        assert_problem(refused, 503)
+        assert refused.headers["retry-after"] == "1"
+        assert_problem(client.get("/v1/users/buyer"), 503)
+        assert client.get("/v1/items/i00001").status_code == 200
+        # A key that the worker does not know cannot be checked now; one that cannot be a key can.
+        with service.client(None) as stranger:
+            unknown = {"Authorization": f"Bearer rk_{'A' * 43}"}
+            assert_problem(stranger.get(PATH, headers=unknown), 503)
+            assert_problem(stranger.get(PATH, headers={"Authorization": "Bearer x"}), 401)
+
+        until(lambda: client.get(PATH).status_code == 503)
+        assert time.monotonic() - stopped_s > LEASE_S - 1.1
+        ended = client.get(PATH, params={"user_id": "buyer"})
+        assert_problem(ended, 503)
+        assert "retry-after" in ended.headers
+        unready = client.get("/readyz")
+        assert (unready.status_code, unready.json()["store"]) == (503, "lease ended")
+        assert client.get("/livez").status_code == 200
+        assert 'recsvc_degraded_answers_total{missing="store"}' in client.get("/metrics").text
+
+        server.start()
+        until(lambda: client.get("/readyz").status_code == 200)
+        # What was acknowledged before is still there.
+        assert client.get(PATH, params={"user_id": "buyer"}).json()["personalized"]
+        buy(client)
+    events = [line["event"] for line in service.log_lines()]
+    assert events.count("store_unreachable") == 1
+    assert events.count("store_reachable") == 1
+    assert "request_failed" not in events
+
+
+def test_a_store_that_hangs_costs_an_answer_fifty_milliseconds(
+    broken: tuple[Service, EmbeddedServer],
+) -> None:
+    service, server = broken
+    pid = server.pid()
+    assert pid is not None
+    with service.client() as client:
+        buy(client)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            took_ms = []
+            for _ in range(10):
+                began = time.perf_counter()
+                assert is_degraded(client.get(PATH, params={"user_id": "buyer"}))
+                took_ms.append((time.perf_counter() - began) * 1e3)
+            took_ms.sort()
+            assert 45 < took_ms[5] < 150
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: client.get(PATH, params={"user_id": "buyer"}).json()["personalized"])
+
+
+def test_without_a_lease_answers_go_on(tmp_path: Path) -> None:
+    with running_shop(tmp_path, recall_lease_s=0) as (service, server), service.client() as client:
+        buy(client)
+        server.stop()
+        time.sleep(2.5)
+        assert is_degraded(client.get(PATH, params={"user_id": "buyer"}))
+        assert client.get("/readyz").json()["store"] == "down"

@@ -1,0 +1,193 @@
+"""Starting and stopping: one clear line for a mistake, nothing left behind at the end."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from feature_store.embedded import EmbeddedServer
+from feature_store.errors import RecsvcError, StoreUnavailableError, UserError
+from feature_store.store import Store
+from recsvc.auth import SCOPES, load_secret, new_key
+from recsvc.serve import base_url, serve
+from recsvc.settings import Settings
+from tests.recsvc.api.service import (
+    PROGRAM,
+    Service,
+    Shop,
+    event,
+    ids_of,
+    make_shop,
+    running_shop,
+)
+
+OPEN = "/readyz"
+
+
+def until_gone(pids: list[int], within_s: float = 15.0) -> None:
+    deadline_s = time.monotonic() + within_s
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() < deadline_s, pids
+        time.sleep(0.05)
+
+
+def family(pid: int) -> list[int]:
+    """The process and all below it; the embedded server too."""
+    process = psutil.Process(pid)
+    return [pid, *(child.pid for child in process.children(recursive=True))]
+
+
+def test_an_empty_shop_is_served_learns_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    with Service(shop) as service:
+        everyone = family(service.process.pid)
+        server = EmbeddedServer(tmp_path)
+        assert server.pid() in everyone
+        shop.keys["all"] = asyncio.run(_new_key(shop, server.url))
+        with service.client() as client:
+            assert client.get(OPEN).json() == {
+                "ready": True,
+                "model_version": "",
+                "catalogue_rows": 0,
+                "store": "reached",
+            }
+            asked = "/v1/recommendations?user_id=u"
+            answer = client.get(asked).json()
+            assert (answer["items"], answer["degraded"]) == ([], [])
+            client.post("/v1/events", json=event("other", "first item ever"))
+            assert ids_of(client.get(asked).json()) == ["first item ever"]
+        assert service.stop(signal.SIGINT) == 0
+        until_gone(everyone)
+        assert [line["event"] for line in service.log_lines()] == ["serving", "stopped"]
+        assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+async def _new_key(shop: Shop, url: str) -> str:
+    secret = load_secret(Settings(data_dir=shop.data_dir))
+    key, record = new_key(secret, "all", SCOPES, datetime.now(UTC))
+    store = await Store.open(url)
+    await store.keys.put(record)
+    await store.close()
+    return key
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is in use .* --port"):
+            serve(Settings(data_dir=tmp_path, port=port))
+    assert not (tmp_path / "valkey").exists()
+
+
+def test_a_host_that_is_not_ours_is_named(tmp_path: Path) -> None:
+    for host in ("192.0.2.1", "no.such.host.invalid"):
+        with pytest.raises(UserError, match="--host"):
+            serve(Settings(data_dir=tmp_path, host=host, port=0))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--data-dir"):
+        serve(Settings(data_dir=tmp_path / "file" / "data", port=0))
+
+
+def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"redis://:hunter2@127.0.0.1:{taken.getsockname()[1]}/0"
+        with pytest.raises(StoreUnavailableError, match="RECSVC_REDIS_URL") as caught:
+            serve(Settings(data_dir=tmp_path, port=0, redis_url=url))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_model_at_the_start_is_one_clear_line(tmp_path: Path, workers: int) -> None:
+    with EmbeddedServer(tmp_path / "server", fsync="everysec") as server:
+        shop = make_shop(tmp_path / "data", server.url)
+        file = tmp_path / "data" / "models" / shop.models[1] / "gram.npy"
+        file.write_bytes(b"x")
+        settings = Settings(data_dir=shop.data_dir, port=0, redis_url=server.url, workers=workers)
+        with pytest.raises(RecsvcError, match=r"damaged.*recsvc models rollback"):
+            serve(settings)
+
+
+def test_what_the_listener_raises_stops_the_service(tmp_path: Path) -> None:
+    heard = []
+
+    def on_ready(url: str) -> None:
+        heard.append(httpx.get(url + OPEN).status_code)
+        raise RuntimeError("demo failed")
+
+    with pytest.raises(RuntimeError, match="demo failed"):
+        serve(Settings(data_dir=tmp_path, port=0), on_ready=on_ready)
+    assert heard == [200]
+    assert EmbeddedServer(tmp_path).pid() is None
+
+
+def test_requests_under_way_are_answered_before_the_end(tmp_path: Path) -> None:
+    with running_shop(tmp_path, store_timeout_ms=1500) as (service, server):
+        pid = server.pid()
+        assert pid is not None
+        with service.client() as client, ThreadPoolExecutor() as pool:
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                answer = pool.submit(client.get, "/v1/recommendations?user_id=u")
+                time.sleep(0.3)
+                service.process.send_signal(signal.SIGTERM)
+                assert answer.result(20).json()["degraded"] == ["store"]
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        assert service.process.wait(20) == 0
+
+
+def test_a_worker_that_dies_is_replaced_and_none_outlives_the_parent(tmp_path: Path) -> None:
+    with running_shop(tmp_path, workers=2) as (service, _):
+        children = psutil.Process(service.process.pid).children()
+        workers = [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+        assert len(workers) == 2
+        workers[0].kill()
+        with service.client() as client:
+            deadline_s = time.monotonic() + 60
+            while True:
+                assert client.get("/v1/recommendations").status_code == 200
+                died = [line for line in service.log_lines() if line["event"] == "worker_died"]
+                if died and "recsvc_ready_workers 2.0" in client.get("/metrics").text:
+                    break
+                assert time.monotonic() < deadline_s
+                time.sleep(0.1)
+        assert [line["code"] for line in died] == [-9]
+        everyone = family(service.process.pid)
+        service.stop(signal.SIGKILL)
+        until_gone(everyone)
+
+
+def test_a_stop_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    for delay_s in (0.6, 1.6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, "RECSVC_DATA_DIR": str(tmp_path), "RECSVC_PORT": "0"},
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(delay_s)
+        process.terminate()
+        process.wait(20)
+        assert EmbeddedServer(tmp_path).pid() is None
+
+
+def test_the_address_that_is_shown_can_be_opened() -> None:
+    assert base_url("127.0.0.1", 1) == "http://127.0.0.1:1"
+    assert base_url("0.0.0.0", 1) == "http://127.0.0.1:1"
+    assert base_url("::", 1) == "http://[::1]:1"
+    assert base_url("::1", 1) == "http://[::1]:1"
