@@ -1,9 +1,13 @@
 """The search index over the item factors: the only file of training that knows FAISS.
 
-Which form is right depends on the factors: on real ones an inner product turned into a distance by
-one more coordinate (Bachrach et al., "Speeding Up the Xbox Recommender System Using a Euclidean
-Transformation for Inner-Product Spaces", RecSys 2014) often beats inverted lists by inner product,
-on clustered ones it is the other way round. So both are tried, and what is measured decides.
+Which form is right depends on the factors, so forms are tried and what is measured decides. The
+inner product favours long vectors, and a shop's items differ in length by hundreds of times: on a
+year of grocery purchases the 4,000 longest of 68,509 hold 98.9 % of the true best hundred, and
+looking at them all takes half as long as any inverted lists that find 95 %. So first come the
+`head` forms: exact search among the longest vectors. Where lengths are alike inverted lists win,
+on some factors by inner product, on others with the product turned into a distance by one more
+coordinate (Bachrach et al., "Speeding Up the Xbox Recommender System Using a Euclidean
+Transformation for Inner-Product Spaces", RecSys 2014).
 
 What a searcher must know stands in the manifest: ``nprobe`` (0 for a flat index) and ``augmented``;
 with ``augmented`` a query is the vector with a 0 appended, and results come by rising distance,
@@ -22,6 +26,9 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
 RECALL_AT = 100
+HEAD_SIZES = (4_000, 8_000, 16_000, 32_000)
+HEAD_IS_CHEAP = 8_000
+"""A head no larger than this is faster than inverted lists can be: they are not even built."""
 NPROBES = (4, 8, 16, 32, 64, 96, 128, 192, 256)
 _KMEANS_ROUNDS = 12
 _TIMED_QUERIES = 200
@@ -37,8 +44,9 @@ class BuiltIndex:
     index : faiss.Index
         Over the factors, row by row.
     manifest : dict
-        ``form`` (``flat``, ``ivf_ip``, ``ivf_l2``), ``nprobe``, ``augmented``, ``nlist``,
-        ``recall_at_100``, ``query_us`` (one thread), ``n_queries``, ``tried``.
+        ``form`` (``flat``, ``head``, ``ivf_ip``, ``ivf_l2``), ``n_indexed`` (items that can be
+        found), ``nprobe``, ``augmented``, ``nlist``, ``recall_at_100``, ``query_us`` (one thread),
+        ``n_queries``, ``tried``.
     """
 
     index: Any
@@ -86,40 +94,67 @@ def build_index(
         if len(item_factors) < exact_below or len(queries) == 0:
             faiss.omp_set_num_threads(1)
             return _as_built(flat, _flat_entry(flat, item_factors, queries), len(queries), [])
-        inverted = {form: _build_inverted(item_factors, form) for form in ("ivf_ip", "ivf_l2")}
         faiss.omp_set_num_threads(1)
-        return _cheapest(flat, inverted, item_factors, queries, min_recall)
+        edges = exact_edges(item_factors, queries, RECALL_AT)
+        tried = [_flat_entry(flat, item_factors, queries)]
+        head = _shortest_head(item_factors, queries, edges, min_recall, tried)
+        if head is not None and head.ntotal <= HEAD_IS_CHEAP:
+            return _as_built(head, tried[-1], len(queries), tried)
+        faiss.omp_set_num_threads(n_threads)
+        indexes = {form: _build_inverted(item_factors, form) for form in ("ivf_ip", "ivf_l2")}
+        faiss.omp_set_num_threads(1)
+        _try_inverted(indexes, item_factors, queries, edges, min_recall, tried)
+        indexes |= {"flat": flat, "head": head}
+        return _cheapest(indexes, len(queries), min_recall, tried)
     finally:
         faiss.omp_set_num_threads(before)
 
 
-def _cheapest(
-    flat: Any, inverted: dict[str, Any], item_factors: F32, queries: F32, min_recall: float
-) -> BuiltIndex:
-    edges = exact_edges(item_factors, queries, RECALL_AT)
-    tried = [_flat_entry(flat, item_factors, queries)]
-    for form, index in inverted.items():
+def _shortest_head(
+    item_factors: F32, queries: F32, edges: F32, min_recall: float, tried: list[dict[str, Any]]
+) -> Any:
+    """Return an exact index of the fewest longest vectors that find enough, or ``None``."""
+    longest_first = np.argsort(-np.square(item_factors).sum(axis=1), kind="stable")
+    for size in HEAD_SIZES:
+        if size >= len(item_factors):
+            return None
+        rows = np.ascontiguousarray(longest_first[:size], dtype=np.int64)
+        index = faiss.IndexIDMap(faiss.IndexFlatIP(item_factors.shape[1]))
+        index.add_with_ids(item_factors[rows], rows)
+        tried.append(_entry("head", index, item_factors, queries, edges))
+        if tried[-1]["recall_at_100"] >= min_recall:
+            return index
+    return None
+
+
+def _try_inverted(
+    indexes: dict[str, Any],
+    item_factors: F32,
+    queries: F32,
+    edges: F32,
+    min_recall: float,
+    tried: list[dict[str, Any]],
+) -> None:
+    """Measure inverted lists, probing more and more of them until they find enough."""
+    for form, index in indexes.items():
         for nprobe in NPROBES:
             index.nprobe = nprobe
-            augmented = form == "ivf_l2"
-            found = _search(index, queries, RECALL_AT, augmented=augmented)
-            entry: dict[str, Any] = {
-                "form": form,
-                "nprobe": nprobe,
-                "augmented": augmented,
-                "nlist": int(index.nlist),
-                "recall_at_100": recall_of(found, item_factors, queries, edges),
-                "query_us": _time_us(index, queries, augmented=augmented),
-            }
+            entry = _entry(form, index, item_factors, queries, edges)
+            entry |= {"nprobe": nprobe, "nlist": int(index.nlist)}
             tried.append(entry)
             if entry["recall_at_100"] >= min_recall:
                 break
+
+
+def _cheapest(
+    indexes: dict[str, Any], n_queries: int, min_recall: float, tried: list[dict[str, Any]]
+) -> BuiltIndex:
     good = [entry for entry in tried if entry["recall_at_100"] >= min_recall]
     chosen = min(good, key=lambda entry: float(entry["query_us"]))
-    index = inverted.get(chosen["form"], flat)
+    index = indexes[chosen["form"]]
     if chosen["nprobe"]:
         index.nprobe = chosen["nprobe"]
-    return _as_built(index, chosen, len(queries), tried)
+    return _as_built(index, chosen, n_queries, tried)
 
 
 def _as_built(
@@ -130,14 +165,21 @@ def _as_built(
 
 def _flat_entry(flat: Any, item_factors: F32, queries: F32) -> dict[str, Any]:
     edges = exact_edges(item_factors, queries, RECALL_AT)
-    found = _search(flat, queries, RECALL_AT, augmented=False)
+    return _entry("flat", flat, item_factors, queries, edges)
+
+
+def _entry(form: str, index: Any, item_factors: F32, queries: F32, edges: F32) -> dict[str, Any]:
+    """Measure an index as it is set."""
+    augmented = form == "ivf_l2"
+    found = _search(index, queries, RECALL_AT, augmented=augmented)
     return {
-        "form": "flat",
+        "form": form,
+        "n_indexed": int(index.ntotal),
         "nprobe": 0,
-        "augmented": False,
+        "augmented": augmented,
         "nlist": 0,
         "recall_at_100": recall_of(found, item_factors, queries, edges),
-        "query_us": _time_us(flat, queries, augmented=False),
+        "query_us": _time_us(index, queries, augmented=augmented),
     }
 
 
