@@ -165,6 +165,11 @@ class Catalogue:
             self._ids[row] = value
         return value
 
+    def ids_of(self, rows: Iterable[int]) -> dict[int, ItemId | None]:
+        """Return the id at each row."""
+        known = self._ids
+        return {row: known.get(row) or self.item_id(row) for row in rows}
+
     def item_ids(self) -> list[str | None]:
         """Return all ids in row order; ``None`` for a hole."""
         ids: list[str | None] = self.frame["item_id"].to_list()

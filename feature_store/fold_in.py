@@ -26,13 +26,16 @@ class FoldedUser:
         The customer's factors; a score is its dot product with an item's factors.
     cholesky : ndarray of float32, shape (d, d)
         Upper Cholesky factor of the normal equations.
-    weighted_history : ndarray of float32, shape (k, d)
-        The factors of the history items, each times its right-hand-side weight ``1 + c``.
+    history : ndarray of float32, shape (k, d)
+        The factors of the history items.
+    confidence : ndarray of float32, shape (k,)
+        The ``c`` of each.
     """
 
     vector: F32
     cholesky: F32
-    weighted_history: F32
+    history: F32
+    confidence: F32
 
     def contributions(self, factors: F32) -> F32:
         """Split scores into what each item of the history gave to them.
@@ -52,7 +55,8 @@ class FoldedUser:
             Contribution of history item ``i`` to the score of item ``j``; columns sum to the score.
         """
         solved, _ = lapack.spotrs(self.cholesky, factors.T)
-        result: F32 = self.weighted_history @ solved
+        result: F32 = self.history @ solved
+        result *= (self.confidence + np.float32(1))[:, None]
         return result
 
 
@@ -99,9 +103,10 @@ class FoldIn:
         """
         history = self.item_factors.take(model_rows, axis=0)
         confidence = weights * np.float32(self.alpha)
-        weighted = history * (confidence + np.float32(1.0))[:, None]
-        normal = self._ridge + history.T @ (history * confidence[:, None])
-        cholesky, vector, info = lapack.sposv(normal, weighted.sum(axis=0))
+        normal = history.T @ (history * confidence[:, None])
+        normal += self._ridge
+        right = (confidence + np.float32(1)) @ history
+        cholesky, vector, info = lapack.sposv(normal, right, overwrite_a=1, overwrite_b=1)
         if info != 0:
             raise ArithmeticError("the item factors hold values that are not finite")
-        return FoldedUser(vector, cholesky, weighted)
+        return FoldedUser(vector, cholesky, history, confidence)

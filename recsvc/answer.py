@@ -61,15 +61,16 @@ def answer(
         Rank of the first item; above 1 in the continuation of a list.
     """
     snapshot = response.snapshot
-    item_id = snapshot.catalogue.item_id
     why = reasons(response)
+    rows = [chosen.row for chosen in response.chosen]
+    ids = snapshot.catalogue.ids_of(rows + [row for reason in why for row in reason.rows])
     items: list[dict[str, Any]] = [
         {
-            "item_id": item_id(chosen.row),
+            "item_id": ids[chosen.row],
             "rank": rank,
             "score": round(chosen.score, 6),
             "source": reason.source,
-            "reason": {"code": reason.code, "item_ids": [item_id(row) for row in reason.rows]},
+            "reason": {"code": reason.code, "item_ids": [ids[row] for row in reason.rows]},
             "rule_ids": [],
             "item": {},
         }

@@ -8,6 +8,7 @@ popularity. So when N items exist that may be shown, N are shown.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +24,11 @@ from recsvc.sources import EXACT_ROWS, SOURCES, Candidates, Query, exact, popula
 
 Mask = npt.NDArray[np.bool_]
 
+SPARE = 12
+"""Candidates that are sorted beyond the list's length, for repeated rows and variants."""
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+
+class Chosen(NamedTuple):
     """One item of a list.
 
     Parameters
@@ -197,16 +200,16 @@ def _fill(
     taken_groups: set[int] = set()
     for candidates in _stages(query, placement, allowed, narrow=narrow):
         rows, scores = candidates.rows, candidates.scores
-        for position in candidates.order(allowed[rows]):
-            row = int(rows[position])
+        for position in candidates.best(allowed[rows], needed + SPARE):
+            row = rows.item(position)
             if row in taken:
                 continue
-            if groups is not None and (group := int(groups[row])) >= 0:
+            if groups is not None and (group := groups.item(row)) >= 0:
                 if group in taken_groups:
                     continue
                 taken_groups.add(group)
             taken.add(row)
-            chosen.append(Chosen(row, float(scores[position]), candidates, position))
+            chosen.append(Chosen(row, scores.item(position), candidates, position))
             if len(chosen) == needed:
                 return chosen
     return chosen

@@ -6,7 +6,7 @@ its features.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +47,7 @@ _GROUP_SUMS = np.stack([group == FEATURE_GROUPS for group in range(1, len(GROUPS
 """Sums features to the groups after `repeat`, shape (len(GROUPS) - 1, len(FEATURES))."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """Why one item was chosen.
 
     Parameters
@@ -70,18 +69,22 @@ def reasons(response: Response) -> list[Reason]:
     """Return the reason of each chosen item, in order."""
     query = response.query
     sources = sources_of(response)
-    found: list[Reason] = [Reason(source, CODES[source]) for source in sources]
-    collaborative = [at for at, source in enumerate(sources) if source == "collaborative"]
-    if collaborative:
-        rows = [response.chosen[at].row for at in collaborative]
-        for at, reason in zip(collaborative, _contributors(query, rows), strict=True):
-            found[at] = reason
-    for at, source in enumerate(sources):
-        row = response.chosen[at].row
-        if source == "repeat":
-            found[at] = Reason(source, "buy_again", (row,))
+    collaborative = [
+        chosen.row
+        for chosen, source in zip(response.chosen, sources, strict=True)
+        if source == "collaborative"
+    ]
+    contributors = iter(_contributors(query, collaborative) if collaborative else ())
+    found: list[Reason] = []
+    for chosen, source in zip(response.chosen, sources, strict=True):
+        if source == "collaborative":
+            found.append(next(contributors))
+        elif source == "repeat":
+            found.append(Reason(source, "buy_again", (chosen.row,)))
         elif source in ("together", "similar"):
-            found[at] = _neighbour_reason(query, source, row)
+            found.append(_neighbour_reason(query, source, chosen.row))
+        else:
+            found.append(Reason(source, CODES[source]))
     return found
 
 
@@ -104,15 +107,15 @@ def _lifted_by(features: F32, positions: npt.NDArray[np.int64], weights: F32) ->
     """Name, for each position, the group of features that sets it apart from the others.
 
     What was bought before is `repeat`; something new is named after the group that lifts it most
-    above the mean of the new candidates.
+    above the mean of the new candidates. Candidates that were bought stand first.
     """
-    is_new = features[0] == 0
-    n_new = max(int(np.count_nonzero(is_new)), 1)
-    mean = (features @ is_new.astype(np.float32)) / np.float32(n_new)
+    n_bought = int(np.count_nonzero(features[0]))
+    new = features[:, n_bought:]
+    mean = new @ np.full(new.shape[1], 1 / max(new.shape[1], 1), dtype=np.float32)
     lift = (features[:, positions] - mean[:, None]) * weights[:, None]
     by_group = _GROUP_SUMS @ lift
     best = np.argmax(by_group, axis=0) + 1
-    best[~is_new[positions]] = 0
+    best[positions < n_bought] = 0
     return [GROUPS[group] for group in best.tolist()]
 
 

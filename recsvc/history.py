@@ -5,12 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.schema import PURCHASE_CODE
-from feature_store.signals import interaction_weights
+from feature_store.schema import PURCHASE_CODE, EventType
+from feature_store.signals import DAY_S, SIGNALS, decay, interaction_weights
 from feature_store.state import UserState
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+
+# A purchase has weight 1; every other weight is relative to it.
+_PURCHASE_HALF_LIFE_S = SIGNALS[EventType.PURCHASE].half_life_days * DAY_S
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,15 +50,12 @@ class History:
         Whether a purchase is among the events.
     purchases : Purchases
         The purchases alone.
-    newest_first : ndarray of int64
-        Catalogue rows of the session's events, newest first.
     """
 
     rows: I64
     weights: F32
     bought: npt.NDArray[np.bool_]
     purchases: Purchases
-    newest_first: I64
 
 
 def read_history(state: UserState, n_rows: int, now_s: int) -> History:
@@ -74,21 +74,18 @@ def read_history(state: UserState, n_rows: int, now_s: int) -> History:
     n = len(state.rows)
     if n and int(state.rows[-1]) >= n_rows:
         n = int(np.searchsorted(state.rows, n_rows))
-    last_s = state.last_s[:n]
+    types, rows = state.types[:n], state.rows[:n].astype(np.int64)
+    last_s, counts = state.last_s[:n], state.counts[:n].astype(np.float32)
     age_s = np.maximum(now_s - last_s.astype(np.int64), 0).astype(np.float32)
-    counts = state.counts[:n].astype(np.float32)
-    types = state.types[:n]
-    weights = interaction_weights(types, counts, age_s)
-    rows = state.rows[:n].astype(np.int64)
-    is_purchase = types == PURCHASE_CODE
-    newest_first = state.session_rows.astype(np.int64)
     span_s = (last_s - state.first_s[:n]).astype(np.float32)
+    is_purchase = types == PURCHASE_CODE
     if is_purchase.all():
-        purchases = Purchases(rows, counts, age_s, span_s)
-        return History(rows, weights, is_purchase, purchases, newest_first)
+        weights = counts * decay(age_s, _PURCHASE_HALF_LIFE_S)
+        return History(rows, weights, is_purchase, Purchases(rows, counts, age_s, span_s))
+    weights = interaction_weights(types, counts, age_s)
     purchases = Purchases(*(column[is_purchase] for column in (rows, counts, age_s, span_s)))
     starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
     summed = np.maximum(np.add.reduceat(weights, starts), 0)
     bought = np.logical_or.reduceat(is_purchase, starts)
     kept = summed > 0
-    return History(rows[starts][kept], summed[kept], bought[kept], purchases, newest_first)
+    return History(rows[starts][kept], summed[kept], bought[kept], purchases)

@@ -47,19 +47,31 @@ class Candidates:
     features: F32 | None = None
     is_sorted: bool = False
 
-    def order(self, may: Mask) -> Iterator[int]:
-        """Yield the positions that may be shown, best first; ties in the order of the rows.
+    def best(self, may: Mask, n: int) -> Iterator[int]:
+        """Yield the positions that may be shown, best first.
 
         Parameters
         ----------
         may : ndarray of bool, shape (c,)
             Which candidates are allowed.
+        n : int
+            About how many will be taken; more can be, at the price of a full sort.
         """
         positions = np.flatnonzero(may)
-        if not self.is_sorted:
-            positions = positions[np.argsort(-self.scores[positions], kind="stable")]
-        for start in range(0, len(positions), _CHUNK):
-            yield from positions[start : start + _CHUNK].tolist()
+        if self.is_sorted:
+            for start in range(0, len(positions), _CHUNK):
+                yield from positions[start : start + _CHUNK].tolist()
+            return
+        losses = -self.scores[positions]
+        done = 0
+        if len(positions) > 2 * n:
+            # With ties at the edge the full sort below would begin with others: none is left out,
+            # because it starts where this one strictly ended.
+            edge = np.partition(losses, n)[n]
+            first = np.flatnonzero(losses < edge)
+            yield from positions[first[np.argsort(losses[first], kind="stable")]].tolist()
+            done = len(first)
+        yield from positions[np.argsort(losses, kind="stable")[done:]].tolist()
 
 
 class Query:
