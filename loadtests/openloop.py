@@ -152,11 +152,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--placement", default="home")
     arguments = parser.parse_args()
-    demo = Demo.read(arguments.demo)
-    requests = cycle(
-        recommendation_requests(demo.address, demo.key, demo.user_ids, arguments.placement)
-    )
-    found = open_loop(demo.address, requests, per_second=arguments.rate, seconds=arguments.seconds)
+    try:
+        demo = Demo.read(arguments.demo)
+        requests = cycle(
+            recommendation_requests(demo.address, demo.key, demo.user_ids, arguments.placement)
+        )
+        found = open_loop(
+            demo.address, requests, per_second=arguments.rate, seconds=arguments.seconds
+        )
+    except (LoadError, OSError) as error:
+        sys.stderr.write(f"openloop: {error}\n")
+        return 1
     for share in (0.5, 0.9, 0.99, 0.999):
         print(f"p{100 * share:g}  {found.quantile_ms(share):8.2f} ms")
     print(f"the generator itself was up to {1000 * found.late_s:.2f} ms late (p99)")
