@@ -23,6 +23,15 @@ def service(running: tuple[Service, EmbeddedServer]) -> Service:
 
 
 @pytest.fixture(scope="session")
+def pair(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Service, EmbeddedServer]]:
+    """A service with two workers, whose models and keys tests change."""
+    with running_shop(tmp_path_factory.mktemp("pair"), workers=2, snapshot_poll_s=0.1) as both:
+        yield both
+
+
+@pytest.fixture(scope="session")
 def client(service: Service) -> Iterator[httpx.Client]:
     with service.client() as client:
         yield client

@@ -16,9 +16,13 @@ PATH = "/v1/recommendations"
 LEASE_S = 2.0
 
 
-@pytest.fixture
-def broken(tmp_path: Path) -> Iterator[tuple[Service, EmbeddedServer]]:
-    with running_shop(tmp_path, recall_lease_s=LEASE_S, store_timeout_ms=50) as both:
+@pytest.fixture(scope="module")
+def broken(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Service, EmbeddedServer]]:
+    with running_shop(
+        tmp_path_factory.mktemp("broken"), recall_lease_s=LEASE_S, store_timeout_ms=50
+    ) as both:
         yield both
 
 
@@ -118,6 +122,6 @@ def test_without_a_lease_answers_go_on(tmp_path: Path) -> None:
     with running_shop(tmp_path, recall_lease_s=0) as (service, server), service.client() as client:
         buy(client)
         server.stop()
-        time.sleep(2.5)
+        time.sleep(1.5)
         assert is_degraded(client.get(PATH, params={"user_id": "buyer"}))
         assert client.get("/readyz").json()["store"] == "down"

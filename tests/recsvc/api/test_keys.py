@@ -2,24 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-
-import pytest
 
 from feature_store.embedded import EmbeddedServer
 from feature_store.store import Store
 from recsvc.auth import load_secret, new_key
 from recsvc.settings import Settings
-from tests.recsvc.api.service import Service, event, ids_of, running_shop
+from tests.recsvc.api.service import Service, event, ids_of
 
 REVOKED_WITHIN_S = 5.0
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, EmbeddedServer]]:
-    with running_shop(tmp_path_factory.mktemp("keys"), workers=2) as running:
-        yield running
 
 
 def with_store(server: EmbeddedServer, use: Callable[[Store], Awaitable[None]]) -> None:
@@ -44,9 +36,9 @@ def statuses(service: Service, key: str) -> set[int]:
 
 
 def test_a_key_works_at_once_and_ends_everywhere_within_five_seconds(
-    both: tuple[Service, EmbeddedServer],
+    pair: tuple[Service, EmbeddedServer],
 ) -> None:
-    service, server = both
+    service, server = pair
     secret = load_secret(Settings(data_dir=service.shop.data_dir))
     key, record = new_key(secret, "new", ["recs:read"], datetime.now(UTC))
     assert statuses(service, key) == {401}
@@ -59,9 +51,9 @@ def test_a_key_works_at_once_and_ends_everywhere_within_five_seconds(
 
 
 async def test_what_one_worker_acknowledged_every_worker_knows(
-    both: tuple[Service, EmbeddedServer],
+    pair: tuple[Service, EmbeddedServer],
 ) -> None:
-    service, _ = both
+    service, _ = pair
     for number in range(12):
         # Each with a connection of its own: either worker may answer.
         user_id, item_id = f"user {number}", f"new item {number}"
@@ -80,8 +72,8 @@ async def test_what_one_worker_acknowledged_every_worker_knows(
         assert [ids_of(answer.json()) for answer in answers] == [[item_id]] * 6
 
 
-def test_metrics_of_any_worker_are_those_of_all(both: tuple[Service, EmbeddedServer]) -> None:
-    service, _ = both
+def test_metrics_of_any_worker_are_those_of_all(pair: tuple[Service, EmbeddedServer]) -> None:
+    service, _ = pair
 
     def count() -> float:
         with service.client() as client:

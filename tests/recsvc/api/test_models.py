@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,24 +10,15 @@ import pytest
 
 from feature_store.embedded import EmbeddedServer
 from feature_store.registry import ModelRegistry
-from tests.recsvc.api.service import Service, assert_problem, event, ids_of, running_shop
+from tests.recsvc.api.service import Service, assert_problem, event, ids_of
 from tests.recsvc.shop import write_artifact
 
 PATH = "/v1/models"
 
 
-@pytest.fixture(scope="module")
-def swapping(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Service, EmbeddedServer]]:
-    """A service with two workers, whose models these tests change."""
-    with running_shop(tmp_path_factory.mktemp("swap"), workers=2, snapshot_poll_s=0.1) as both:
-        yield both
-
-
 @pytest.fixture
-def other(swapping: tuple[Service, EmbeddedServer]) -> Service:
-    return swapping[0]
+def other(pair: tuple[Service, EmbeddedServer]) -> Service:
+    return pair[0]
 
 
 def served(client: httpx.Client) -> str:
