@@ -6,6 +6,7 @@ written. The fold into the states follows; killed before its end, it is taken up
 """
 
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,9 +23,12 @@ from feature_store.ingest.staging import GROUP_ROWS, settle, stage
 from feature_store.ingest.summary import ImportSummary
 from feature_store.ingest.table import EmptyFileError, Progress, RejectLog, silent
 
+FOLD_COLUMNS = ["user_id", "anonymous_id", "item_id", "type", "timestamp"]
+"""What the states are made from."""
+
 Fold = Callable[[str, Iterator[pl.DataFrame], int, Progress], None]
-"""Adds an import to the states. Given are its id, frames of the log's columns in which each
-person's events stand whole in one frame, how many events there are, and whom to tell. Calling it
+"""Adds an import to the states. Given are its id, frames of `FOLD_COLUMNS` in which each person's
+events stand whole in one frame, how many events there are, and whom to tell. Calling it
 again for the same import must not count a person's events twice."""
 
 
@@ -205,11 +209,36 @@ def _fold_and_finish(log: EventLog, journal: Journal, fold: Fold, progress: Prog
 
 def _people_frames(log: EventLog, journal: Journal) -> Iterator[pl.DataFrame]:
     """Read an import's events so that all of one person's are in one frame."""
-    files = log.files_of(journal)
     n_parts = -(-journal.rows // GROUP_ROWS)
-    person = pl.coalesce("user_id", "anonymous_id")
-    for part in range(n_parts):
-        yield scan_files(files).filter(person.hash(seed=0) % n_parts == part).collect()
+    files = log.files_of(journal)
+    if n_parts == 1:
+        yield scan_files(files).select(FOLD_COLUMNS).collect()
+        return
+    # Written once by part, the events need not be searched again for every part.
+    folder = log.imports / journal.import_id / "by_person"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        _divide(files, n_parts, folder)
+        for part in range(n_parts):
+            if found := sorted(folder.glob(f"{part}-*.parquet")):
+                yield pl.read_parquet(found)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _divide(files: Sequence[Path], n_parts: int, folder: Path) -> None:
+    """Write events to files of which each holds some people only."""
+    part = (pl.coalesce("user_id", "anonymous_id").hash(seed=0) % n_parts).alias("part")
+    waiting: list[pl.DataFrame] = []
+    for at, file in enumerate(files):
+        waiting.append(pl.read_parquet(file, columns=FOLD_COLUMNS))
+        if sum(map(len, waiting)) < GROUP_ROWS and at + 1 < len(files):
+            continue
+        by_part = pl.concat(waiting).with_columns(part).partition_by("part", as_dict=True)
+        waiting = []
+        for (number,), events in by_part.items():
+            events.drop("part").write_parquet(folder / f"{number}-{at}.parquet", compression="lz4")
 
 
 def _describe(summary: ImportSummary, log: EventLog, journal: Journal) -> None:

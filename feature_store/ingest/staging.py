@@ -13,7 +13,7 @@ from feature_store.ingest.events import Normalised
 from feature_store.ingest.table import Progress
 
 SPILL_ROWS = 500_000
-GROUP_ROWS = 2_000_000
+GROUP_ROWS = 1_500_000
 """How many rows are held in memory at a time, about."""
 
 KEY = list(EVENT_KEY)
