@@ -1,6 +1,6 @@
 """The evaluation: every source and what is served, on the same people by the same measures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,8 @@ F64 = npt.NDArray[np.float64]
 Rank = Callable[[bool], I32]
 """Returns everybody's list; the argument is `new_only`."""
 
-SUBSETS = ("all", "new")
+TEMPORAL_SUBSETS = {"all": False, "new": True}
+"""Each subset of truths, and whether the history is masked for it."""
 
 
 @dataclass(slots=True)
@@ -92,7 +93,14 @@ class Subject:
         return result
 
 
-def evaluate(subject: Subject, config: TrainConfig, progress: Progress = silent) -> Evaluation:
+def evaluate(
+    subject: Subject,
+    config: TrainConfig,
+    progress: Progress = silent,
+    *,
+    protocol: dict[str, Any] | None = None,
+    subsets: Mapping[str, bool] = TEMPORAL_SUBSETS,
+) -> Evaluation:
     """Measure every source and what is served.
 
     Parameters
@@ -103,22 +111,23 @@ def evaluate(subject: Subject, config: TrainConfig, progress: Progress = silent)
         `k`, the bootstrap and its seed.
     progress : callable
         Told the share of stage ``evaluate`` that is done.
+    protocol : dict, optional
+        What the document says about the split; that it is temporal, and from when, by default.
+    subsets : mapping of str to bool
+        Subsets of truths, and whether the history is masked for each.
     """
     split = subject.split
-    result = Evaluation(
-        {
-            "protocol": "temporal",
-            "k": config.k,
-            "test_days": config.test_days,
-            "test_start": format_time(datetime.fromtimestamp(split.start_ms / 1_000, UTC)),
-            "n_candidates": len(split.candidates),
-            "rows": [],
-        }
-    )
+    protocol = protocol or {
+        "protocol": "temporal",
+        "test_days": config.test_days,
+        "test_start": format_time(datetime.fromtimestamp(split.start_ms / 1_000, UTC)),
+    }
+    head = {**protocol, "k": config.k, "n_candidates": len(split.candidates)}
+    result = Evaluation({**head, "rows": []})
     rankers = _rankers(subject, config.k)
     for done, (model, rank) in enumerate(rankers.items(), start=1):
-        for subset in SUBSETS:
-            add_row(result, model, subset, rank(subset == "new"), split, config)
+        for subset, new_only in subsets.items():
+            add_row(result, model, subset, rank(new_only), split, config)
         progress("evaluate", done / len(rankers))
     return result
 
@@ -149,7 +158,8 @@ def add_row(
     hits = metrics.hits_of(lists, truths, len(split.candidates))
     ndcg = metrics.ndcg_at_k(hits, n_truth)
     low, high = metrics.bootstrap_ci(ndcg, config.n_bootstrap, config.seed)
-    share = split.buyers / max(split.n_train_people, 1)
+    # What nobody had bought is as surprising as what one had.
+    share = np.maximum(split.buyers, 1) / max(split.n_train_people, 1)
     result.ndcg[model, subset] = ndcg
     result.document["rows"].append(
         {
@@ -174,17 +184,19 @@ def _rankers(subject: Subject, k: int) -> dict[str, Rank]:
     """Return the sources by the name of their row."""
     split, states, arrays = subject.split, subject.states, subject.fitted.arrays
     positions = subject.positions()
-    rows = np.searchsorted(subject.fitted.items, split.candidates)
+    rows = _model_rows(subject.fitted, split)
     folder = Folder(subject.fitted, subject.catalogue_rows, subject.n_rows)
     vectors = folder.vectors(states)
-    factors = np.ascontiguousarray(arrays["item_factors"][rows])
+    factors = _padded(arrays["item_factors"], 0)[rows]
     # Model rows of neighbours become candidate positions; what is no candidate becomes -1.
     position_of_row = np.full(subject.fitted.n_items + 1, -1, dtype=np.int32)
     position_of_row[rows] = np.arange(len(rows), dtype=np.int32)
-    baskets = position_of_row[arrays["together_rows"][rows]], arrays["together_scores"][rows]
+    position_of_row[-1] = -1
+    near = _padded(arrays["together_rows"], -1)[rows]
+    baskets = position_of_row[near], _padded(arrays["together_scores"], 0)[rows]
 
     def popularity(name: str) -> Rank:
-        scores = arrays[name][rows]
+        scores = _padded(arrays[name], 0)[rows]
         return lambda new_only: sources.by_score(scores, split, k, new_only=new_only)
 
     rankers: dict[str, Rank] = {
@@ -204,3 +216,16 @@ def _rankers(subject: Subject, k: int) -> dict[str, Rank]:
             recommender, states, positions, split, k, new_only=new_only
         )
     return rankers
+
+
+def _model_rows(fitted: Fitted, split: Split) -> I32:
+    """Return the model row of each candidate; -1 for one that the model does not know."""
+    rows = np.searchsorted(fitted.items, split.candidates).astype(np.int32)
+    known = np.append(fitted.items, np.uint32(0))[rows] == split.candidates
+    known &= rows < fitted.n_items
+    return np.where(known, rows, np.int32(-1))
+
+
+def _padded(values: npt.NDArray[Any], fill: float) -> npt.NDArray[Any]:
+    """Append what an unknown item has: where -1 points."""
+    return np.concatenate((values, np.full_like(values, fill, shape=(1, *values.shape[1:]))))

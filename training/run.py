@@ -1,47 +1,34 @@
 """One training run, from the event log to a model that serves."""
 
-import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+import polars as pl
 
 from feature_store.artifact import (
     ArtifactWriter,
     ModelArtifact,
-    Recommender,
     RecommenderFactory,
     remove_partial,
 )
 from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFiles
-from feature_store.errors import ConflictError
+from feature_store.errors import ConflictError, UserError
 from feature_store.event_log import EventLog
-from feature_store.files import make_folder
 from feature_store.registry import ModelRegistry
 from feature_store.schema import format_time
 from training.blend import Blend, default_blend, fit_blend
 from training.config import TrainConfig
 from training.dataset import DAY_MS, Interactions, read_interactions, with_unknown_items
-from training.evaluate import Evaluation, Subject, evaluate
-from training.fit import Fitted, fit
+from training.evaluate import Evaluation, evaluate
+from training.fit import fit
 from training.gate import Gate, judge
-from training.index import BuiltIndex, build_index
-from training.people import Folder, states_of
 from training.progress import Progress, silent
-from training.split import Split, split_at, window_start_ms
+from training.split import split_at, window_start_ms
+from training.workshop import Workshop
 
-F32 = npt.NDArray[np.float32]
-I32 = npt.NDArray[np.int32]
-
-INDEX_QUERIES = 500
-QUERY_HISTORIES = (1, 2, 5, 256)
 STAGES = ("load", "learn blend", "fit for evaluation", "evaluate", "fit on everything", "publish")
 """The stages of a run, in order, as `progress` is told them."""
 
@@ -72,80 +59,6 @@ class TrainResult:
     gate: Gate
     evaluation: Evaluation | None
     manifest: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Workshop:
-    """What every step of a run needs.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        Parameters.
-    catalogue : Catalogue
-        With a row for every item of the events.
-    catalogue_rows : ndarray of int32, shape (items,)
-        Catalogue row of each item code.
-    make_recommender : RecommenderFactory
-        Makes the serving engine.
-    models_dir : Path
-        Trial models are written beside the real ones, hidden, and removed.
-    progress : callable
-        Told stage and share.
-    """
-
-    config: TrainConfig
-    catalogue: Catalogue
-    catalogue_rows: I32
-    make_recommender: RecommenderFactory
-    models_dir: Path
-    progress: Progress
-
-    @contextmanager
-    def serving(
-        self, fitted: Fitted, index: BuiltIndex, weights: list[float]
-    ) -> Iterator[Recommender]:
-        """Lend the serving engine with a model that is on disk only so long."""
-        name = f".trial-{secrets.token_hex(3)}.{os.getpid()}.partial"
-        folder = make_folder(self.models_dir / name)
-        try:
-            with ArtifactWriter(folder, datetime.fromtimestamp(fitted.now_s, UTC)) as writer:
-                fitted.write(writer, index, weights)
-                artifact = writer.publish()
-            yield self.make_recommender(artifact, self.catalogue)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def index_of(self, fitted: Fitted, known: Interactions, *, exact: bool = False) -> BuiltIndex:
-        """Build the index, judged by people's vectors, of short histories too."""
-        queries = self._queries(fitted, known)
-        return build_index(
-            fitted.item_factors,
-            queries,
-            exact_below=len(fitted.items) + 1 if exact else self.config.exact_below,
-            min_recall=self.config.min_index_recall,
-            n_threads=self.config.threads,
-        )
-
-    def _queries(self, fitted: Fitted, known: Interactions) -> F32:
-        persons = known.frame["person"].unique().sort().to_numpy()
-        if len(persons) > INDEX_QUERIES:
-            rng = np.random.default_rng(self.config.seed)
-            persons = np.sort(rng.choice(persons, INDEX_QUERIES, replace=False))
-        states = states_of(known, persons, self.catalogue_rows)
-        newest = [QUERY_HISTORIES[at % len(QUERY_HISTORIES)] for at in range(len(states))]
-        return self.folder(fitted).vectors(states, newest)
-
-    def folder(self, fitted: Fitted) -> Folder:
-        """Return what folds people into a model."""
-        return Folder(fitted, self.catalogue_rows, self.catalogue.n_rows)
-
-    def subject(self, split: Split, fitted: Fitted, recommender: Recommender | None) -> Subject:
-        """Return a split with the states of its people."""
-        states = states_of(split.train, split.persons, self.catalogue_rows)
-        return Subject(
-            split, fitted, states, self.catalogue_rows, self.catalogue.n_rows, recommender
-        )
 
 
 def train(
@@ -211,6 +124,50 @@ def train(
     published, reason = _publish(registry, artifact, gate, config, now, wanted=publish)
     progress(STAGES[5], 1.0)
     return TrainResult(artifact.version, published, reason, gate, evaluation, artifact.manifest)
+
+
+def evaluate_events(
+    events: pl.LazyFrame,
+    config: TrainConfig,
+    make_recommender: RecommenderFactory,
+    *,
+    catalogue: Catalogue | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Evaluate on any purchases, without a shop around them: nothing is published.
+
+    Parameters
+    ----------
+    events : LazyFrame
+        Columns of ``event_log.EVENT_LOG_SCHEMA``.
+    config : TrainConfig
+        Parameters.
+    make_recommender : RecommenderFactory
+        Makes the serving engine, for the row ``served``.
+    catalogue : Catalogue, optional
+        What is known of the items; their ids alone by default.
+    progress : callable
+        Told stage and share.
+
+    Raises
+    ------
+    UserError
+        If nobody has a purchase both before the test window and in it.
+    """
+    progress(STAGES[0], 0.0)
+    interactions = read_interactions(events)
+    catalogue = catalogue or Catalogue.from_item_ids(interactions.item_ids.to_list())
+    catalogue, rows = with_unknown_items(catalogue, interactions)
+    progress(STAGES[0], 1.0)
+    with tempfile.TemporaryDirectory(prefix="recsvc-") as folder:
+        shop = Workshop(config, catalogue, rows, make_recommender, Path(folder), progress)
+        evaluation = evaluate_split(shop, interactions, learn_blend(shop, interactions))
+    if evaluation is None:
+        raise UserError(
+            f"nobody bought both before the last {config.test_days:g} days and in them: choose"
+            " another --test-days, or bring more purchases"
+        )
+    return evaluation
 
 
 def learn_blend(shop: Workshop, interactions: Interactions) -> Blend:

@@ -19,6 +19,7 @@ I32 = npt.NDArray[np.int32]
 
 REPEAT_HALF_LIFE_DAYS = 90.0
 TOGETHER_ITEMS = 30
+_BLOCK_USERS = 64
 
 
 def _masked(split: Split, user: int, *, new_only: bool) -> I32:
@@ -65,15 +66,25 @@ def by_vectors(vectors: F32, factors: F32, split: Split, k: int, *, new_only: bo
         See `by_score`.
     """
     lists = np.full((len(split.persons), k), -1, dtype=np.int32)
-    every = np.arange(len(factors), dtype=np.int32)
-    for start in range(0, len(lists), 64):
-        scores = vectors[start : start + 64] @ factors.T
-        for offset, values in enumerate(scores):
-            user = start + offset
-            masked = _masked(split, user, new_only=new_only)
-            values[masked] = -np.inf
-            head = top_of(values, every, min(k, len(values) - len(masked)))
-            lists[user, : len(head)] = head
+    if len(factors) == 0:
+        return lists
+    targets = np.ascontiguousarray(factors.T)
+    buffer = np.empty((_BLOCK_USERS, len(factors)), dtype=np.float32)
+    place = max(len(factors) - k, 0)
+    for start in range(0, len(lists), _BLOCK_USERS):
+        block = vectors[start : start + _BLOCK_USERS]
+        scores = np.matmul(block, targets, out=buffer[: len(block)])
+        for offset in range(len(block)):
+            scores[offset, _masked(split, start + offset, new_only=new_only)] = -np.inf
+        # Whatever is as good as the k-th best, so that ties at the edge fall by item id too.
+        edges = np.partition(scores, place, axis=1)[:, place]
+        found = np.flatnonzero((scores >= edges[:, None]) & (scores > -np.inf))
+        user, item = np.divmod(found, len(factors))
+        order = np.lexsort((item, -scores.ravel()[found], user))
+        user, item = user[order], item[order]
+        rank = np.arange(len(user)) - np.searchsorted(user, np.arange(len(block)))[user]
+        user, item, rank = user[rank < k], item[rank < k], rank[rank < k]
+        lists[start + user, rank] = item
     return lists
 
 

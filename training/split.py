@@ -102,15 +102,28 @@ def split_at(interactions: Interactions, start_ms: int, end_ms: int | None = Non
         start_ms,
         candidates,
         persons,
-        _positions(after, persons, candidates),
-        _positions(mine, persons, candidates),
+        positions_of(after, persons, candidates),
+        positions_of(mine, persons, candidates),
         int(before["person"].n_unique()),
         np.bincount(np.searchsorted(candidates, items), minlength=len(candidates)),
     )
 
 
-def _positions(pairs: pl.DataFrame, persons: U32, candidates: U32) -> list[I32]:
-    """Return each person's items as ascending positions among the candidates."""
+def positions_of(pairs: pl.DataFrame, persons: U32, candidates: U32) -> list[I32]:
+    """Return each person's items as ascending positions among the candidates.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        Distinct ``person`` and ``item``, both of them among the following.
+    persons, candidates : ndarray of uint32
+        Codes, ascending.
+
+    Returns
+    -------
+    list of ndarray of int32
+        One a person.
+    """
     pairs = pairs.sort("person", "item")
     positions = np.searchsorted(candidates, pairs["item"].to_numpy()).astype(np.int32)
     edges = np.searchsorted(pairs["person"].to_numpy(), persons)
