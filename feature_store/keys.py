@@ -15,6 +15,7 @@ key                            type    lives       holds (written by)
 ``{cat}:sequence``             string  for ever    how many log entries there have ever been
 ``{keys}:records``             hash    for ever    API key id → record as JSON
 ``{keys}:version``             string  for ever    changes with every change of a key
+``{archive}:leader``           string  8 s         name of the process that archives
 =============================  ======  ==========  =============================================
 
 PERSON is ``u:<user id>`` or ``a:<anonymous id>`` (``schema.person_of``). Each person belongs to one
@@ -33,6 +34,7 @@ CATALOGUE_START = "{cat}:start"
 CATALOGUE_SEQUENCE = "{cat}:sequence"
 KEY_RECORDS = "{keys}:records"
 KEY_VERSION = "{keys}:version"
+ARCHIVER = "{archive}:leader"
 
 DEDUPLICATION_TTL_S = 3 * 86_400
 IMPORT_MARKER_TTL_S = 7 * 86_400

@@ -1,7 +1,8 @@
 """What the service asks of Redis, as whole use cases.
 
 One object for a process: :class:`Store` reads the context of a request in batches; its parts write
-events (`events`), give rows to items (`catalogue`) and keep API keys (`keys`).
+events (`events`), give rows to items (`catalogue`), keep API keys (`keys`) and hand accepted
+events to the archive (`streams`).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from feature_store.row_store import RowStore
 from feature_store.schema import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState, join, unpack
 from feature_store.state_writer import StateWriter
+from feature_store.stream_store import StreamStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Store:
         self.catalogue = RowStore(self._redis)
         self.events = StateWriter(self._redis, self.catalogue)
         self.keys = KeyStore(self._redis)
+        self.streams = StreamStore(self._redis)
 
     @classmethod
     async def open(cls, url: str, read_timeout_s: float = 0.05) -> Self:

@@ -23,6 +23,11 @@ from feature_store.ingest.staging import GROUP_ROWS, settle, stage
 from feature_store.ingest.summary import ImportSummary
 from feature_store.ingest.table import EmptyFileError, Progress, RejectLog, silent
 
+LOCK_WAIT_S = 3.0
+"""A service that archives has the log for a moment at a time; another import has it for longer."""
+KIND = "import"
+"""What a journal of ours says in its ``info``, so that nobody else's is folded."""
+
 FOLD_COLUMNS = ["user_id", "anonymous_id", "item_id", "type", "timestamp"]
 """What the states are made from."""
 
@@ -147,7 +152,7 @@ def import_events(
         If a file or the data directory is not what it must be; then nothing was imported.
     """
     began = time.monotonic()
-    with log.importing():
+    with log.importing(LOCK_WAIT_S):
         finish_pending(log, fold, progress)
         pending = log.begin(new_import_id(options.now))
         committed = False
@@ -188,7 +193,7 @@ def finish_pending(log: EventLog, fold: Fold, progress: Progress = silent) -> li
         The imports that were completed.
     """
     log.discard_unfinished()
-    journals = log.pending()
+    journals = [journal for journal in log.pending() if journal.info.get("kind") == KIND]
     for journal in journals:
         _fold_and_finish(log, journal, fold, progress)
     return [journal.import_id for journal in journals]
@@ -262,6 +267,7 @@ def _describe(summary: ImportSummary, log: EventLog, journal: Journal) -> None:
 
 def _info(sources: Sequence[Source], summary: ImportSummary) -> dict[str, Any]:
     return {
+        "kind": KIND,
         "sources": [source.name for source in sources[:100]],
         "rows_read": summary.rows_read,
         "duplicates": summary.duplicates,

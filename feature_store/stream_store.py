@@ -1,0 +1,148 @@
+"""The streams of accepted events: read in order, trimmed behind what the archive holds."""
+
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from feature_store import keys
+from feature_store.errors import StoreUnavailableError
+
+Position = tuple[int, int]
+"""A place in a stream: milliseconds and number of an entry's id, which compare as tuples do."""
+START: Position = (0, 0)
+
+_RENEW = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return 0
+"""
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One accepted event in a stream.
+
+    Parameters
+    ----------
+    shard : str
+        Tag of the shard.
+    position : tuple of int
+        Where it stands.
+    body : bytes
+        The event as JSON.
+    """
+
+    shard: str
+    position: Position
+    body: bytes
+
+
+class StreamStore:
+    """Reads and trims the shards' streams, and says who may do so.
+
+    Parameters
+    ----------
+    redis : Redis
+        The client of the process.
+    """
+
+    def __init__(self, redis: "Redis") -> None:
+        self._redis = redis
+        self._renew = redis.register_script(_RENEW)
+        self._release = redis.register_script(_RELEASE)
+
+    async def read(self, after: dict[str, Position], count: int) -> list[Entry]:
+        """Return the next entries of every shard.
+
+        Parameters
+        ----------
+        after : dict of str to tuple
+            Last position of each shard that is known already.
+        count : int
+            At most so many of each shard.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the server does not answer.
+        """
+        shards = keys.shards()
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for shard in shards:
+                    since = f"({_text(after.get(shard, START))}"
+                    pipeline.xrange(keys.events(shard), min=since, count=count)
+                read = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the streams cannot be read: {error}") from error
+        return [
+            Entry(shard, _position(name), fields[b"e"])
+            for shard, entries in zip(shards, read, strict=True)
+            for name, fields in entries
+        ]
+
+    async def trim(self, upto: dict[str, Position]) -> None:
+        """Forget every entry up to and including a position of its shard."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for shard, (milliseconds, number) in upto.items():
+                    least = f"{milliseconds}-{number + 1}"
+                    pipeline.xtrim(keys.events(shard), minid=least, approximate=False)
+                await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the streams cannot be trimmed: {error}") from error
+
+    async def length(self) -> int:
+        """Return how many accepted events are not yet in the archive."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for shard in keys.shards():
+                    pipeline.xlen(keys.events(shard))
+                return sum(await pipeline.execute())
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the streams cannot be counted: {error}") from error
+
+    async def lead(self, holder: str, ttl_s: float) -> bool:
+        """Take, or keep, the right to archive; whoever dies loses it after `ttl_s` seconds.
+
+        Parameters
+        ----------
+        holder : str
+            Names the process; random, so that nobody else has the name.
+        ttl_s : float
+            For how long.
+
+        Returns
+        -------
+        bool
+            Whether the right is `holder`'s now.
+        """
+        milliseconds = int(ttl_s * 1000)
+        try:
+            if await self._redis.set(keys.ARCHIVER, holder, nx=True, px=milliseconds):
+                return True
+            return bool(await self._renew(keys=[keys.ARCHIVER], args=[holder, milliseconds]))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"no lease on the archive: {error}") from error
+
+    async def resign(self, holder: str) -> None:
+        """Give the right to archive back, so that another need not wait."""
+        try:
+            await self._release(keys=[keys.ARCHIVER], args=[holder])
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the lease was not given back: {error}") from error
+
+
+def _text(position: Position) -> str:
+    return f"{position[0]}-{position[1]}"
+
+
+def _position(name: bytes) -> Position:
+    milliseconds, _, number = name.partition(b"-")
+    return int(milliseconds), int(number)
