@@ -96,27 +96,39 @@ def sources_of(response: Response) -> list[str]:
         # All of them come from one stage: only the first blends.
         features = response.chosen[blended[0]].candidates.features
         assert features is not None
-        positions = np.array([response.chosen[at].position for at in blended])
-        names = _lifted_by(features, positions, response.snapshot.model.weights)
-        for at, name in zip(blended, names, strict=True):
-            found[at] = name
+        n_bought = int(np.count_nonzero(features[0]))
+        new = []
+        for at in blended:
+            if response.chosen[at].position < n_bought:
+                found[at] = "repeat"
+            else:
+                new.append(at)
+        if new:
+            positions = [response.chosen[at].position for at in new]
+            weights = response.snapshot.model.weights
+            names = _lifted_by(features[:, positions], features[:, n_bought:], weights)
+            for at, name in zip(new, names, strict=True):
+                found[at] = name
     return found
 
 
-def _lifted_by(features: F32, positions: npt.NDArray[np.int64], weights: F32) -> list[str]:
-    """Name, for each position, the group of features that sets it apart from the others.
+def _lifted_by(shown: F32, new: F32, weights: F32) -> list[str]:
+    """Name, for each shown new item, the group of features that sets it apart from the others.
 
-    What was bought before is `repeat`; something new is named after the group that lifts it most
-    above the mean of the new candidates. Candidates that were bought stand first.
+    That is the group that lifts its score most above the mean of all new candidates.
+
+    Parameters
+    ----------
+    shown : ndarray of float32, shape (F, n)
+        Features of the shown items.
+    new : ndarray of float32, shape (F, c)
+        Features of all candidates that were not bought before; these stand last.
+    weights : ndarray of float32, shape (F,)
+        Weights of the blend.
     """
-    n_bought = int(np.count_nonzero(features[0]))
-    new = features[:, n_bought:]
-    mean = new @ np.full(new.shape[1], 1 / max(new.shape[1], 1), dtype=np.float32)
-    lift = (features[:, positions] - mean[:, None]) * weights[:, None]
-    by_group = _GROUP_SUMS @ lift
-    best = np.argmax(by_group, axis=0) + 1
-    best[positions < n_bought] = 0
-    return [GROUPS[group] for group in best.tolist()]
+    mean = new @ np.full(new.shape[1], 1 / new.shape[1], dtype=np.float32)
+    by_group = _GROUP_SUMS @ ((shown - mean[:, None]) * weights[:, None])
+    return [GROUPS[group + 1] for group in np.argmax(by_group, axis=0).tolist()]
 
 
 def _contributors(query: Query, rows: Sequence[int]) -> list[Reason]:

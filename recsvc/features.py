@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.fold_in import FoldedUser
-from feature_store.signals import DAY_S, FEATURES, decay
+from feature_store.signals import DAY_S, FEATURES, decay_rate
 from recsvc.history import History, Purchases
 from recsvc.retrieval import JoinedModel
 from recsvc.snapshot import Snapshot
@@ -18,9 +18,9 @@ Rows = npt.NDArray[np.signedinteger]
 
 NEAREST = 100
 POPULAR = 50
-HALF_LIFE_S = 90.0 * DAY_S
-RECENT_HALF_LIFE_S = 15.0 * DAY_S
-TASTE_HALF_LIFE_S = 60.0 * DAY_S
+_LONG = decay_rate(90.0 * DAY_S)
+_SHORT = decay_rate(15.0 * DAY_S)
+_TASTE = decay_rate(60.0 * DAY_S)
 _ONE = np.float32(1)
 
 GROUPS = ("repeat", "trending", "popular", "collaborative")
@@ -116,8 +116,8 @@ def _bought_features(found: F32, bought: Purchases, constants: F32) -> None:
     odds, interval_s = constants
     found[0] = 1
     # log(1 + x) rather than log1p: numpy computes it with vector instructions.
-    found[1] = np.log(n * decay(age_s, HALF_LIFE_S) + _ONE)
-    found[2] = n * decay(age_s, RECENT_HALF_LIFE_S)
+    found[1] = np.log(n * np.exp(age_s * _LONG) + _ONE)
+    found[2] = n * np.exp(age_s * _SHORT)
     found[3] = odds
     found[4] = odds * (n == 1)
     first_age_days = (age_s + span_s) * np.float32(1 / DAY_S)
@@ -140,7 +140,7 @@ def _collaborative(model: JoinedModel, folded: FoldedUser | None, model_rows: Ro
 def _affinity(model: JoinedModel, bought: Purchases, rows: Rows) -> F32:
     """Return how much more a person buys of each item's category than everybody does."""
     codes, share = model.category_codes, model.category_share
-    weights = np.log(bought.counts + _ONE) * decay(bought.age_s, TASTE_HALF_LIFE_S)
+    weights = np.log(bought.counts + _ONE) * np.exp(bought.age_s * _TASTE)
     by_category = np.bincount(codes[bought.rows], weights, minlength=len(share))
     wanted = codes[rows]
     everybody = share[wanted]

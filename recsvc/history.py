@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.schema import PURCHASE_CODE, EventType
-from feature_store.signals import DAY_S, SIGNALS, decay, interaction_weights
+from feature_store.signals import DAY_S, SIGNALS, decay_rate, interaction_weights
 from feature_store.state import UserState
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
 # A purchase has weight 1; every other weight is relative to it.
-_PURCHASE_HALF_LIFE_S = SIGNALS[EventType.PURCHASE].half_life_days * DAY_S
+_PURCHASE_RATE = decay_rate(SIGNALS[EventType.PURCHASE].half_life_days * DAY_S)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +80,7 @@ def read_history(state: UserState, n_rows: int, now_s: int) -> History:
     span_s = (last_s - state.first_s[:n]).astype(np.float32)
     is_purchase = types == PURCHASE_CODE
     if is_purchase.all():
-        weights = counts * decay(age_s, _PURCHASE_HALF_LIFE_S)
+        weights = counts * np.exp(age_s * _PURCHASE_RATE)
         return History(rows, weights, is_purchase, Purchases(rows, counts, age_s, span_s))
     weights = interaction_weights(types, counts, age_s)
     purchases = Purchases(*(column[is_purchase] for column in (rows, counts, age_s, span_s)))
