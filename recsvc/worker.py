@@ -14,6 +14,7 @@ from hashlib import blake2b
 from math import inf
 from typing import Literal
 
+import numpy as np
 import orjson
 
 from feature_store.errors import NotFoundError, RecsvcError, StoreUnavailableError
@@ -27,12 +28,13 @@ from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.engine import recommend
 from recsvc.requests import RecommendationRequest
 from recsvc.settings import Settings
-from recsvc.snapshot import SnapshotHolder
+from recsvc.snapshot import Snapshot, SnapshotHolder
 from recsvc.telemetry import Metrics, get_logger
 
 HEARTBEAT_S = 1.0
 CATCH_UP_TIMEOUT_S = 2.0
 REMEMBERED_PREFERENCES = 100_000
+CONTINUED_WITHIN_S = 86_400
 STORE_MISSING = "store"
 
 log = get_logger()
@@ -163,7 +165,7 @@ class Worker:
         if request.placement not in self.holder.current.placements:
             known = ", ".join(self.holder.current.placements)
             raise NotFoundError(f"there is no placement {request.placement!r}; there are: {known}")
-        shown = _shown_before(request)
+        then_s, shown = _continued(request)
         person = request.person
         degraded: list[str] = []
         try:
@@ -178,9 +180,9 @@ class Worker:
             state = EMPTY_STATE
         read = time.perf_counter()
         now = time.time()
-        response = recommend(
-            self.holder.current, state, context.preferences, request, int(now), skip=shown
-        )
+        snapshot = self.holder.current
+        now_s = _list_time_s(snapshot, request, then_s, int(now))
+        response = recommend(snapshot, state, context.preferences, request, now_s, skip=shown)
         chosen = time.perf_counter()
         recommendation_id = new_recommendation_id(int(now * 1000), shown + len(response.chosen))
         body = orjson.dumps(
@@ -309,14 +311,24 @@ class Worker:
             reachable = True
             behind = context.catalogue_sequence - self.holder.current.catalogue_sequence
             self.metrics.catalogue_behind.set(max(0, behind))
-        except StoreUnavailableError as error:
-            reachable = False
-            if self._reachable is not False:
-                log.warning("store_unreachable", error=str(error))
+        except StoreUnavailableError:
+            reachable = await self._answers_slowly()
         if reachable and self._reachable is False:
             log.info("store_reachable")
         self._reachable = reachable
         self._measure()
+
+    async def _answers_slowly(self) -> bool:
+        """Ask once more, with patience: one late answer is not a server that is down."""
+        asked_s = time.monotonic()
+        try:
+            await self.store.ping(timeout_s=HEARTBEAT_S)
+        except StoreUnavailableError as error:
+            if self._reachable is not False:
+                log.warning("store_unreachable", error=str(error))
+            return False
+        self._reached(asked_s)
+        return True
 
     def _measure(self) -> None:
         now_s, current = time.time(), self.holder.current
@@ -342,11 +354,27 @@ class Worker:
                 log.error("background_work_failed", error=str(error), work=work.__qualname__)
 
 
-def _shown_before(request: RecommendationRequest) -> int:
-    """Return how many items of the list were shown already."""
+def _continued(request: RecommendationRequest) -> tuple[int | None, int]:
+    """Return when the list was begun that is continued, and how many of its items were shown."""
     if request.after is None:
-        return 0
+        return None, 0
     try:
-        return read_recommendation_id(request.after)[1]
+        return read_recommendation_id(request.after)
     except ValueError as error:
         raise InvalidRequestError(FieldError("#/after", str(error))) from error
+
+
+def _list_time_s(
+    snapshot: Snapshot, request: RecommendationRequest, then_s: int | None, now_s: int
+) -> int:
+    """Return the time that decays refer to: in the continuation of a list, that of its beginning.
+
+    So its order is the same. But what may be shown is a matter of now: if it has changed since, the
+    time is now.
+    """
+    if then_s is None or not now_s - CONTINUED_WITHIN_S <= then_s <= now_s:
+        return now_s
+    kinds = snapshot.placements[request.placement].kinds
+    catalogue = snapshot.catalogue
+    before, after = catalogue.showable(then_s, kinds), catalogue.showable(now_s, kinds)
+    return then_s if before is after or np.array_equal(before, after) else now_s

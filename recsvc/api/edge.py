@@ -21,6 +21,7 @@ from recsvc.requests import parse_query
 from recsvc.telemetry import get_logger
 from recsvc.worker import Worker
 
+FAILURES_LOGGED_A_SECOND = 10
 _HOT = PATH.encode()
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -43,6 +44,8 @@ class Edge:
         self._worker = worker
         self._metrics = worker.metrics
         self._log_share = worker.settings.access_log_share
+        self._failures_in = 0
+        self._failures = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -133,7 +136,8 @@ class Edge:
     ) -> None:
         seconds = time.perf_counter() - began
         self._metrics.answered(route, status, seconds)
-        if status >= 500 or (self._log_share and random.random() < self._log_share):
+        failed = status >= 500 and self._may_log_failure()
+        if failed or (self._log_share and random.random() < self._log_share):
             log.info(
                 "request",
                 method=scope["method"],
@@ -142,6 +146,14 @@ class Edge:
                 duration_ms=round(seconds * 1e3, 2),
                 request_id=request_id.decode(),
             )
+
+    def _may_log_failure(self) -> bool:
+        """Tell whether one more failure may be logged: an outage must not fill the disk."""
+        second = int(time.monotonic())
+        if second != self._failures_in:
+            self._failures_in, self._failures = second, 0
+        self._failures += 1
+        return self._failures <= FAILURES_LOGGED_A_SECOND
 
 
 def _request_id(given: bytes | None) -> bytes:
