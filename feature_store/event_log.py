@@ -8,8 +8,9 @@ of an import or nothing of it, even when the importer was killed half-way.
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import orjson
 import polars as pl
 
+from feature_store.errors import ConflictError
 from feature_store.files import locked, make_folder, sync_file, sync_folder, write_json
 
 EVENT_LOG_SCHEMA: dict[str, pl.DataType] = {
@@ -43,6 +45,7 @@ EVENT_KEY = ("user_id", "anonymous_id", "event_id")
 _JOURNAL = "journal.json"
 _DONE = "done.json"
 _STAGING = "staging"
+_LOOK_AGAIN_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +127,33 @@ class EventLog:
         return int(self.scan().select(pl.len()).collect().item())
 
     @contextmanager
-    def importing(self) -> Iterator[None]:
+    def importing(self, wait_s: float = 0.0) -> Iterator[None]:
         """Hold the right to write to the log, which one process has at a time.
+
+        Parameters
+        ----------
+        wait_s : float
+            How long to wait for whoever has it now.
 
         Raises
         ------
         ConflictError
-            If another process is importing.
+            If another process has it for longer.
         UserError
             If the data directory cannot be written.
         """
         make_folder(self.imports)
         busy = f"another import into {self.imports.parent} is running; wait until it has finished"
-        with locked(self.imports / "import.lock", busy):
+        deadline_s = time.monotonic() + wait_s
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(locked(self.imports / "import.lock", busy))
+                    break
+                except ConflictError:
+                    if time.monotonic() >= deadline_s:
+                        raise
+                    time.sleep(_LOOK_AGAIN_S)
             yield
 
     def begin(self, import_id: str) -> "PendingImport":

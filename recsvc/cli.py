@@ -11,20 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recsvc.commands.exits import one_thread_each, run
-from recsvc.commands.options import (
-    Currency,
-    DryRun,
-    Format,
-    Json,
-    Map,
-    Negative,
-    PriceOf,
-    Rejects,
-    SourceFile,
-    Timezone,
-    Version,
-)
+from recsvc.commands.exits import choose_data_dir, one_thread_each, run, settings
+from recsvc.commands.import_app import import_app
+from recsvc.commands.options import Format, Json, Map, Timezone, Version
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,23 +32,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-import_app = typer.Typer(help="Bring events or items in from files.", no_args_is_help=True)
 models_app = typer.Typer(help="See the models, and choose which one serves.", no_args_is_help=True)
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
-
-_data_dir: list[Path] = []
-
-
-def settings(**overrides: object) -> "Settings":
-    """Read the settings, those given on the command line first."""
-    from recsvc.settings import load_settings
-
-    if _data_dir and overrides.get("data_dir") is None:
-        overrides["data_dir"] = _data_dir[-1]
-    return load_settings(**overrides)
 
 
 @app.callback()
@@ -71,7 +48,7 @@ def everywhere(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Take the options that stand before every command."""
-    _data_dir[:] = [data_dir] if data_dir is not None else []
+    choose_data_dir(data_dir)
     if version:
         from importlib.metadata import version as version_of
 
@@ -198,90 +175,51 @@ def _train(
     )
 
 
-@import_app.command("events")
-def import_events(
-    source: SourceFile,
-    form: Format = None,
-    columns: Map = "",
-    kind: Annotated[
-        str | None, typer.Option("--type", help="What the rows are: purchase, view, ...")
+@app.command()
+def evaluate(
+    events: Annotated[
+        str | None, typer.Argument(help="Purchases: a file, a folder or a glob in quotes.")
     ] = None,
-    timezone: Timezone = "UTC",
-    currency: Currency = None,
-    price: Annotated[
-        PriceOf, typer.Option(help="Whether the price is of one piece or of the line.")
-    ] = PriceOf.UNIT,
-    negative_quantity: Annotated[
-        Negative, typer.Option(help="What less than nothing is.")
-    ] = Negative.REFUND,
-    channel: Annotated[
-        str | None, typer.Option(help="Where it happened, like store or web.")
+    train_file: Annotated[
+        Path | None, typer.Option("--train", help="Training pairs of a published split.")
     ] = None,
-    dry_run: DryRun = False,
-    rejects: Rejects = None,
-    as_json: Json = False,
-) -> None:
-    """Import purchases, views and other events.
-
-    Columns are recognised by usual names; --map names the others. Fields:
-    user_id item_id timestamp quantity price currency order_id type event_id
-    anonymous_id channel. Bad rows go to a file, good ones are kept, and the
-    same file twice changes nothing.
-
-    \b
-    Examples:
-      recsvc import events sales.csv --dry-run
-      recsvc import events sales.csv --map user_id=customer,item_id=sku,timestamp=sold_at
-      recsvc import events 'exports/2026-*.parquet' --price line --currency EUR
-      zcat views.jsonl.gz | recsvc import events - --format jsonl --type view
-    """  # noqa: D301
-    from recsvc.commands import importing
-
-    files = importing.FileOptions(source, form, columns, timezone, currency, rejects)
-    options = importing.event_options(
-        files,
-        default_type=kind or "purchase",
-        type_given=kind is not None,
-        price=price.value,
-        negative_quantity=negative_quantity.value,
-        channel=channel,
-    )
-    if dry_run:
-        importing.dry_run_events(files, options, as_json=as_json)
-    else:
-        importing.run_import_events(settings(), files, options, as_json=as_json)
-
-
-@import_app.command("items")
-def import_items(
-    source: SourceFile,
+    test_file: Annotated[
+        Path | None, typer.Option("--test", help="Test pairs of a published split.")
+    ] = None,
     form: Format = None,
     columns: Map = "",
     timezone: Timezone = "UTC",
-    currency: Currency = None,
-    dry_run: DryRun = False,
-    rejects: Rejects = None,
+    test_days: Annotated[float, typer.Option(help="Length of the test window.")] = 28.0,
+    k: Annotated[int, typer.Option(help="Length of the lists.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Import the catalogue: products, content, offers.
+    """Measure every source, and what the service would show, on purchases.
 
-    Fields: item_id title brand categories price currency sale_price url
-    image_url available kind group_id published_at expires_at, and
-    attributes.ANYTHING. A category is a path "A > B"; several stand with |
-    between. An item that is there already is replaced.
+    The test window is the last --test-days days; everything before it is what is
+    known. Or on a published split: two files, one user a line, `user item item ...`.
 
     \b
     Examples:
-      recsvc import items products.csv --dry-run
-      recsvc import items products.parquet --map item_id=sku,title=name,attributes.size=pack_size
+      recsvc evaluate sales.parquet --test-days 14
+      recsvc evaluate sales.csv --map user_id=customer,item_id=sku --json
+      recsvc evaluate --train train.txt --test test.txt
     """  # noqa: D301
-    from recsvc.commands import importing
+    one_thread_each()
+    from recsvc.commands import training
+    from recsvc.recommender import EngineRecommender
+    from training.config import TrainConfig
+    from training.published import evaluate_published
+    from training.run import evaluate_events
 
-    files = importing.FileOptions(source, form, columns, timezone, currency, rejects)
-    if dry_run:
-        importing.dry_run_items(settings(), files, as_json=as_json)
-    else:
-        importing.run_import_items(settings(), files, as_json=as_json)
+    files = training.evaluated_files(events, train_file, test_file)
+    config = TrainConfig(k=k, test_days=test_days)
+    with training.reporting() as progress:
+        if isinstance(files, str):
+            known = training.read_purchases(files, form, columns, timezone)
+            result = evaluate_events(known, config, EngineRecommender, progress=progress)
+        else:
+            result = evaluate_published(*files, config, EngineRecommender, progress)
+    training.report_evaluation(result.document, as_json=as_json)
 
 
 @models_app.command("list")

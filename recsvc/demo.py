@@ -22,7 +22,7 @@ from feature_store.ingest.events import EventOptions
 from feature_store.ingest.fold import publish_items, store_fold
 from feature_store.ingest.items import ItemOptions, import_items
 from feature_store.ingest.mapping import EVENT_FIELDS, parse_map
-from feature_store.ingest.run import finish_pending, import_events
+from feature_store.ingest.run import LOCK_WAIT_S, finish_pending, import_events
 from feature_store.ingest.source import find_sources
 from feature_store.registry import ModelRegistry
 from recsvc.commands.models import show_evaluation_shortly
@@ -153,7 +153,7 @@ def data_folder() -> Path:
 def _bring_data(settings: Settings, url: str, progress: ProgressReport) -> None:
     log = EventLog(settings.data_dir)
     catalogue_dir = settings.catalogue_dir
-    with log.importing():
+    with log.importing(LOCK_WAIT_S):
         finish_pending(log, store_fold(url, catalogue_dir), progress)
     if not _has_items(catalogue_dir):
         with tempfile.TemporaryDirectory() as folder, log.importing():

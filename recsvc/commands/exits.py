@@ -1,14 +1,20 @@
-"""How the command line starts and ends; light, because ``recsvc --help`` imports it."""
+"""How every command starts and ends; light, because ``recsvc --help`` imports it."""
 
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import typer
 
 from feature_store.errors import NotFoundError, RecsvcError, UserError
 
+if TYPE_CHECKING:
+    from recsvc.settings import Settings
+
+_data_dir: list[Path] = []
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -20,6 +26,20 @@ def one_thread_each() -> None:
     """
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
+
+
+def choose_data_dir(path: Path | None) -> None:
+    """Remember what ``--data-dir`` before the command said."""
+    _data_dir[:] = [] if path is None else [path]
+
+
+def settings(**overrides: object) -> "Settings":
+    """Read the settings, those given on the command line first; ``None`` is not given."""
+    from recsvc.settings import load_settings  # noqa: PLC0415 - help need not wait for pydantic
+
+    if _data_dir and overrides.get("data_dir") is None:
+        overrides["data_dir"] = _data_dir[-1]
+    return load_settings(**overrides)
 
 
 def run(app: typer.Typer) -> int:

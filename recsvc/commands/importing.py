@@ -18,6 +18,7 @@ from feature_store.ingest.items import ItemOptions, import_items, item_batches, 
 from feature_store.ingest.mapping import EVENT_FIELDS, ITEM_FIELDS, parse_map, plain
 from feature_store.ingest.profile import FileProfile, columns_of, profile_file
 from feature_store.ingest.run import (
+    LOCK_WAIT_S,
     event_batches,
     event_mapping,
     finish_pending,
@@ -87,7 +88,7 @@ def event_options(
         now=datetime.now(UTC),
         default_type=kind,
         type_given=type_given,
-        timezone=_timezone(files.timezone),
+        timezone=known_timezone(files.timezone),
         currency=_currency(files.currency),
         price=price,
         negative_quantity=negative_quantity,
@@ -122,7 +123,7 @@ def run_import_items(settings: Settings, files: FileOptions, *, as_json: bool) -
     began = time.monotonic()
     with server_url(settings) as url, ProgressReport() as progress:
         log = EventLog(settings.data_dir)
-        with log.importing():
+        with log.importing(LOCK_WAIT_S):
             summary = import_items(
                 sources,
                 given,
@@ -140,7 +141,7 @@ def complete_imports(settings: Settings) -> None:
     log = EventLog(settings.data_dir)
     if not log.pending():
         return
-    with server_url(settings) as url, ProgressReport() as progress, log.importing():
+    with server_url(settings) as url, ProgressReport() as progress, log.importing(LOCK_WAIT_S):
         for import_id in finish_pending(log, store_fold(url, settings.catalogue_dir), progress):
             note(f"The interrupted import {import_id} is complete now.")
 
@@ -154,7 +155,7 @@ def item_options(settings: Settings, files: FileOptions) -> ItemOptions:
         If a time zone or a currency does not exist.
     """
     currency = _currency(files.currency) or settings.currency
-    return ItemOptions(currency=currency, timezone=_timezone(files.timezone))
+    return ItemOptions(currency=currency, timezone=known_timezone(files.timezone))
 
 
 def _rejects_file(settings: Settings) -> Path:
@@ -162,7 +163,14 @@ def _rejects_file(settings: Settings) -> Path:
     return folder / f"{new_import_id(datetime.now(UTC))}-items-rejects.csv"
 
 
-def _timezone(name: str) -> str:
+def known_timezone(name: str) -> str:
+    """Return the name of a time zone.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name.
+    """
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):

@@ -3,11 +3,20 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from feature_store.errors import UserError
+from feature_store.ingest.events import EventOptions
+from feature_store.ingest.mapping import EVENT_FIELDS, parse_map
+from feature_store.ingest.run import read_events
+from feature_store.ingest.source import find_sources
+from feature_store.ingest.table import RejectLog
+from recsvc.commands.importing import known_timezone
 from recsvc.commands.models import show_evaluation
-from recsvc.commands.output import ProgressReport, say, write_json
+from recsvc.commands.output import ProgressReport, note, say, write_json
 
 StageProgress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, 0 to 1."""
@@ -69,6 +78,51 @@ def _time(text: str | None, option: str) -> datetime | None:
             f"{option} takes a day or a time like 2026-01-31T10:00:00Z, not {text!r}"
         ) from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def evaluated_files(
+    events: str | None, train_file: Path | None, test_file: Path | None
+) -> str | tuple[Path, Path]:
+    """Return what to evaluate: purchases, or the two files of a published split.
+
+    Raises
+    ------
+    UserError
+        If it is neither, or both.
+    """
+    if events is not None and train_file is None and test_file is None:
+        return events
+    if events is None and train_file is not None and test_file is not None:
+        return train_file, test_file
+    raise UserError("name either a file of purchases, or both --train FILE and --test FILE")
+
+
+def read_purchases(source: str, form: str | None, columns: str, timezone: str) -> pl.LazyFrame:
+    """Read files of purchases as an import would, without a log.
+
+    Returns
+    -------
+    LazyFrame
+        ``event_log.EVENT_LOG_SCHEMA``.
+    """
+    options = EventOptions(now=datetime.now(UTC), timezone=known_timezone(timezone))
+    given = parse_map(columns, EVENT_FIELDS)
+    with RejectLog(None) as rejects, ProgressReport() as progress:
+        events = read_events(find_sources(source, form), given, options, rejects, progress)
+    if rejects.total:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in rejects.counts.most_common())
+        note(f"{rejects.total:,} rows were passed over: {reasons}")
+    if events.is_empty():
+        raise UserError(f"{source} holds no purchases that can be read")
+    return events.lazy()
+
+
+def report_evaluation(document: dict[str, Any], *, as_json: bool) -> None:
+    """Show the table of an evaluation."""
+    if as_json:
+        write_json(document)
+    else:
+        show_evaluation(document)
 
 
 def report(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -95,7 +96,7 @@ def test_help_is_there_at_once() -> None:
 
 
 COMMANDS = """
-demo, serve, train, import, import events, import items, models, models list, models show,
+demo, serve, train, evaluate, import, import events, import items, models, models list, models show,
 models promote, models rollback, models hold, models resume, keys, keys create, keys list,
 keys revoke, doctor
 """
@@ -330,3 +331,53 @@ def test_doctor_says_what_is_wrong(cli: Cli) -> None:
     (finding,) = json.loads(bad.stdout)["checks"]
     assert finding["check"] == "settings"
     assert "RECSVC_PORT" in finding["detail"]
+
+
+# --- evaluation ---------------------------------------------------------------------------------
+
+
+def test_evaluating_purchases_of_a_file(cli: Cli, tmp_path: Path) -> None:
+    sales = tmp_path / "sales.csv"
+    rng = random.Random(3)
+    lines = [
+        f"c{rng.randrange(60)},p{rng.randrange(25)},2024-0{rng.randint(1, 6)}-{rng.randint(10, 28)}\n"
+        for _ in range(3_000)
+    ]
+    sales.write_text("buyer,sku,day\n" + "".join(lines) + "c1,,2024-01-01\n")
+    mapping = "user_id=buyer,timestamp=day"
+    done = cli("evaluate", sales, "--map", mapping, "--test-days", "21", "--k", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["protocol"], document["k"]) == ("temporal", 5)
+    row = next(r for r in document["rows"] if (r["model"], r["subset"]) == ("served", "all"))
+    assert row["n_users"] > 30
+    low, high = row["ndcg_ci95"]
+    assert 0 < low <= row["ndcg"] <= high <= 1
+    assert "1 rows were passed over: 1 missing_item_id" in done.stderr
+    shown = cli("evaluate", sales, "--map", mapping, "--test-days", "21")
+    assert re.search(r"^served +all +0\.\d{3} ", shown.stdout, re.MULTILINE)
+    assert not (tmp_path / "data").exists(), "an evaluation leaves nothing behind"
+
+
+def test_evaluating_a_published_split(cli: Cli, tmp_path: Path) -> None:
+    train, test = tmp_path / "train.txt", tmp_path / "test.txt"
+    train.write_text("".join(f"{u} {u % 9} {(u + 1) % 9} {(u + 2) % 9}\n" for u in range(90)))
+    test.write_text("".join(f"{u} {(u + 3) % 9}\n" for u in range(90)))
+    done = cli("evaluate", "--train", train, "--test", test, "--json", "--k", "3")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["protocol"] == "published"
+    assert {row["subset"] for row in document["rows"]} == {"all"}
+    assert {"served", "popularity"} <= {row["model"] for row in document["rows"]}
+
+
+@pytest.mark.parametrize("arguments", ["", "x.csv --train a --test b", "--train a"])
+def test_an_evaluation_needs_one_kind_of_files(cli: Cli, arguments: str) -> None:
+    done = cli("evaluate", *arguments.split())
+    is_one_clear_line(done, 2, "either a file of purchases, or both")
+
+
+def test_one_customer_cannot_be_evaluated(cli: Cli, tmp_path: Path) -> None:
+    sales = tmp_path / "sales.csv"
+    sales.write_text(HEADER + "u,i,2024-01-01\n")
+    is_one_clear_line(cli("evaluate", sales), 2, "nobody bought both before")

@@ -1,0 +1,107 @@
+"""``recsvc import`` on the command line; light, because ``recsvc --help`` imports it."""
+
+from typing import Annotated
+
+import typer
+
+from recsvc.commands.exits import settings
+from recsvc.commands.options import (
+    Currency,
+    DryRun,
+    Format,
+    Json,
+    Map,
+    Negative,
+    PriceOf,
+    Rejects,
+    SourceFile,
+    Timezone,
+)
+
+import_app = typer.Typer(help="Bring events or items in from files.", no_args_is_help=True)
+
+
+@import_app.command("events")
+def import_events(  # noqa: PLR0913, PLR0917 - a command has as many options as it has
+    source: SourceFile,
+    form: Format = None,
+    columns: Map = "",
+    kind: Annotated[
+        str | None, typer.Option("--type", help="What the rows are: purchase, view, ...")
+    ] = None,
+    timezone: Timezone = "UTC",
+    currency: Currency = None,
+    price: Annotated[
+        PriceOf, typer.Option(help="Whether the price is of one piece or of the line.")
+    ] = PriceOf.UNIT,
+    negative_quantity: Annotated[
+        Negative, typer.Option(help="What less than nothing is.")
+    ] = Negative.REFUND,
+    channel: Annotated[
+        str | None, typer.Option(help="Where it happened, like store or web.")
+    ] = None,
+    dry_run: DryRun = False,
+    rejects: Rejects = None,
+    as_json: Json = False,
+) -> None:
+    """Import purchases, views and other events.
+
+    Columns are recognised by usual names; --map names the others. Fields:
+    user_id item_id timestamp quantity price currency order_id type event_id
+    anonymous_id channel. Bad rows go to a file, good ones are kept, and the
+    same file twice changes nothing.
+
+    \b
+    Examples:
+      recsvc import events sales.csv --dry-run
+      recsvc import events sales.csv --map user_id=customer,item_id=sku,timestamp=sold_at
+      recsvc import events 'exports/2026-*.parquet' --price line --currency EUR
+      zcat views.jsonl.gz | recsvc import events - --format jsonl --type view
+    """  # noqa: D301
+    from recsvc.commands import importing  # noqa: PLC0415 - help need not wait for polars
+
+    files = importing.FileOptions(source, form, columns, timezone, currency, rejects)
+    options = importing.event_options(
+        files,
+        default_type=kind or "purchase",
+        type_given=kind is not None,
+        price=price.value,
+        negative_quantity=negative_quantity.value,
+        channel=channel,
+    )
+    if dry_run:
+        importing.dry_run_events(files, options, as_json=as_json)
+    else:
+        importing.run_import_events(settings(), files, options, as_json=as_json)
+
+
+@import_app.command("items")
+def import_items(  # noqa: PLR0917
+    source: SourceFile,
+    form: Format = None,
+    columns: Map = "",
+    timezone: Timezone = "UTC",
+    currency: Currency = None,
+    dry_run: DryRun = False,
+    rejects: Rejects = None,
+    as_json: Json = False,
+) -> None:
+    """Import the catalogue: products, content, offers.
+
+    Fields: item_id title brand categories price currency sale_price url
+    image_url available kind group_id published_at expires_at, and
+    attributes.ANYTHING. A category is a path "A > B"; several stand with |
+    between. An item that is there already is replaced.
+
+    \b
+    Examples:
+      recsvc import items products.csv --dry-run
+      recsvc import items products.parquet --map item_id=sku,title=name,attributes.size=pack_size
+    """  # noqa: D301
+    from recsvc.commands import importing  # noqa: PLC0415 - help need not wait for polars
+
+    files = importing.FileOptions(source, form, columns, timezone, currency, rejects)
+    if dry_run:
+        importing.dry_run_items(settings(), files, as_json=as_json)
+    else:
+        importing.run_import_items(settings(), files, as_json=as_json)
