@@ -285,7 +285,22 @@ def test_a_fold_that_failed_is_taken_up_by_the_next_import(log: EventLog, tmp_pa
     assert log.pending() == []
 
 
-def test_one_importer_at_a_time(bring: Import, log: EventLog) -> None:
+def test_what_somebody_else_committed_is_not_folded(bring: Import, log: EventLog) -> None:
+    """What was archived from the server is in the states already."""
+    bring("user_id,item_id,timestamp\nu,i,2024-01-01\n")
+    with log.importing():
+        archived = log.begin("live-1")
+        archived.write(log.scan().collect().with_columns(pl.lit("x").alias("event_id")))
+        archived.commit({"kind": "archive"})
+    assert bring("user_id,item_id,timestamp\nv,i,2024-01-01\n").accepted == 1
+    assert [journal.import_id for journal in log.pending()] == ["live-1"]
+    assert log.count() == 3
+
+
+def test_one_importer_at_a_time(
+    bring: Import, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "LOCK_WAIT_S", 0.05)
     with log.importing(), pytest.raises(ConflictError, match="another import"):
         bring("user_id,item_id,timestamp\nu,i,2024-01-01\n")
 

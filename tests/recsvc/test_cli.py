@@ -339,9 +339,9 @@ def test_doctor_says_what_is_wrong(cli: Cli) -> None:
 def test_evaluating_purchases_of_a_file(cli: Cli, tmp_path: Path) -> None:
     sales = tmp_path / "sales.csv"
     rng = random.Random(3)
+    days = [f"2024-0{month}-{day}" for month in range(1, 7) for day in range(10, 29)]
     lines = [
-        f"c{rng.randrange(60)},p{rng.randrange(25)},2024-0{rng.randint(1, 6)}-{rng.randint(10, 28)}\n"
-        for _ in range(3_000)
+        f"c{rng.randrange(60)},p{rng.randrange(25)},{rng.choice(days)}\n" for _ in range(3_000)
     ]
     sales.write_text("buyer,sku,day\n" + "".join(lines) + "c1,,2024-01-01\n")
     mapping = "user_id=buyer,timestamp=day"
