@@ -71,6 +71,7 @@ class Metrics:
             "recommendation_phase_seconds", "Time spent in each phase", "phase"
         )
         self.events = counter("events", "Events received, by what became of them", "outcome")
+        self.archived = counter("events_archived", "Accepted events moved into the log")
         self.swaps = counter("snapshot_swaps", "New snapshots, by outcome", "outcome")
         self.model_workers = gauge(
             "model_workers", "Workers that serve this model", "livesum", "version"

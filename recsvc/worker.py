@@ -14,27 +14,29 @@ from hashlib import blake2b
 from math import inf
 from typing import Literal
 
-import numpy as np
 import orjson
 
+from feature_store.archiver import Archiver
 from feature_store.errors import NotFoundError, RecsvcError, StoreUnavailableError
+from feature_store.event_log import EventLog
 from feature_store.schema import NO_PREFERENCES, Event, Preferences
 from feature_store.state import EMPTY_STATE
 from feature_store.state_writer import AppendResult
 from feature_store.store import Store, UserContext
-from recsvc.answer import answer, new_recommendation_id, read_recommendation_id
+from recsvc.answer import answer, new_recommendation_id
 from recsvc.auth import POLL_S, Authenticator
-from recsvc.checks import FieldError, InvalidRequestError
+from recsvc.continued import continued, list_time_s
 from recsvc.engine import recommend
 from recsvc.requests import RecommendationRequest
 from recsvc.settings import Settings
-from recsvc.snapshot import Snapshot, SnapshotHolder
+from recsvc.snapshot import SnapshotHolder
 from recsvc.telemetry import Metrics, get_logger
 
 HEARTBEAT_S = 1.0
+ARCHIVE_AGAIN_S = 1.0
+CLOSE_TIMEOUT_S = 3.0
 CATCH_UP_TIMEOUT_S = 2.0
 REMEMBERED_PREFERENCES = 100_000
-CONTINUED_WITHIN_S = 86_400
 STORE_MISSING = "store"
 
 log = get_logger()
@@ -87,6 +89,7 @@ class Worker:
         self.holder = SnapshotHolder(settings.data_dir)
         self.store = Store(settings.redis_url, settings.store_timeout_ms / 1000)
         self.auth = Authenticator(secret, self.store.keys)
+        self._archiver = Archiver(self.store.streams, EventLog(settings.data_dir))
         self.reached_at_s = -inf
         self.lease_until_s = -inf
         self._reachable: bool | None = None
@@ -106,6 +109,8 @@ class Worker:
             asyncio.create_task(self._every(HEARTBEAT_S, self._look_at_store)),
             asyncio.create_task(self._every(POLL_S, self.auth.refresh)),
             asyncio.create_task(self._every(self.settings.snapshot_poll_s, self.refresh)),
+            # Of all workers one has the lease; it returns only with an error.
+            asyncio.create_task(self._every(ARCHIVE_AGAIN_S, self._archive)),
         ]
         # What was loaded stays; the collector need not walk it again and again.
         gc.collect()
@@ -116,7 +121,8 @@ class Worker:
         """Stop watching and close all connections."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
         await self.store.close()
         self.metrics.ready_workers.set(0)
         self.metrics.flush()
@@ -165,7 +171,7 @@ class Worker:
         if request.placement not in self.holder.current.placements:
             known = ", ".join(self.holder.current.placements)
             raise NotFoundError(f"there is no placement {request.placement!r}; there are: {known}")
-        then_s, shown = _continued(request)
+        then_s, shown = continued(request)
         person = request.person
         degraded: list[str] = []
         try:
@@ -181,7 +187,7 @@ class Worker:
         read = time.perf_counter()
         now = time.time()
         snapshot = self.holder.current
-        now_s = _list_time_s(snapshot, request, then_s, int(now))
+        now_s = list_time_s(snapshot, request, then_s, int(now))
         response = recommend(snapshot, state, context.preferences, request, now_s, skip=shown)
         chosen = time.perf_counter()
         recommendation_id = new_recommendation_id(int(now * 1000), shown + len(response.chosen))
@@ -341,8 +347,17 @@ class Worker:
             self.metrics.model_age.set(max(0.0, now_s - created.timestamp()))
         self.metrics.store_contact_age.set(min(1e9, time.monotonic() - self.reached_at_s))
 
+    async def _archive(self) -> None:
+        async def count(moved: int) -> None:
+            self.metrics.archived.inc(moved)
+
+        await self._archiver.run_for_ever(count)
+
     async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        # Work that fails while it is being cancelled raises its own error: that must not save it.
+        while not task.cancelling():
             due_s = time.monotonic() + seconds
             await asyncio.sleep(seconds)
             self.metrics.loop_lag.set(max(0.0, time.monotonic() - due_s))
@@ -352,29 +367,3 @@ class Worker:
                 pass  # the heartbeat says so
             except (RecsvcError, OSError, ValueError) as error:
                 log.error("background_work_failed", error=str(error), work=work.__qualname__)
-
-
-def _continued(request: RecommendationRequest) -> tuple[int | None, int]:
-    """Return when the list was begun that is continued, and how many of its items were shown."""
-    if request.after is None:
-        return None, 0
-    try:
-        return read_recommendation_id(request.after)
-    except ValueError as error:
-        raise InvalidRequestError(FieldError("#/after", str(error))) from error
-
-
-def _list_time_s(
-    snapshot: Snapshot, request: RecommendationRequest, then_s: int | None, now_s: int
-) -> int:
-    """Return the time that decays refer to: in the continuation of a list, that of its beginning.
-
-    So its order is the same. But what may be shown is a matter of now: if it has changed since, the
-    time is now.
-    """
-    if then_s is None or not now_s - CONTINUED_WITHIN_S <= then_s <= now_s:
-        return now_s
-    kinds = snapshot.placements[request.placement].kinds
-    catalogue = snapshot.catalogue
-    before, after = catalogue.showable(then_s, kinds), catalogue.showable(now_s, kinds)
-    return then_s if before is after or np.array_equal(before, after) else now_s

@@ -132,7 +132,11 @@ class Service:
         """Stop it and return its exit code."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
-        code = self.process.wait(30)
+        try:
+            code = self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         if self.process.stdout is not None:
             self.process.stdout.close()
         return code

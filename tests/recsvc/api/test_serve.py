@@ -14,13 +14,18 @@ from pathlib import Path
 import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
+from fastapi import FastAPI
 
 from feature_store.embedded import EmbeddedServer
 from feature_store.errors import RecsvcError, StoreUnavailableError, UserError
 from feature_store.store import Store
+from recsvc.api.edge import Edge
+from recsvc.app import create_app
 from recsvc.auth import SCOPES, load_secret, new_key
 from recsvc.serve import base_url, serve
 from recsvc.settings import Settings
+from recsvc.telemetry import Metrics
+from recsvc.worker import Worker
 from tests.recsvc.api.service import (
     PROGRAM,
     Service,
@@ -191,3 +196,11 @@ def test_the_address_that_is_shown_can_be_opened() -> None:
     assert base_url("0.0.0.0", 1) == "http://127.0.0.1:1"
     assert base_url("::", 1) == "http://[::1]:1"
     assert base_url("::1", 1) == "http://[::1]:1"
+
+
+def test_nothing_asks_for_telemetry_on_a_request(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, redis_url="unix:///nowhere")
+    app = create_app(Worker(settings, b"s" * 32, Metrics()))
+    assert isinstance(app, Edge)
+    assert isinstance(app._app, FastAPI)
+    assert not app._app._native_telemetry.enabled()
