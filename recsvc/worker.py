@@ -31,6 +31,7 @@ from recsvc.requests import RecommendationRequest
 from recsvc.settings import Settings
 from recsvc.snapshot import SnapshotHolder
 from recsvc.telemetry import Metrics, get_logger
+from recsvc.warming import warm_up
 
 HEARTBEAT_S = 1.0
 ARCHIVE_AGAIN_S = 1.0
@@ -112,6 +113,7 @@ class Worker:
             # Of all workers one has the lease; it returns only with an error.
             asyncio.create_task(self._every(ARCHIVE_AGAIN_S, self._archive)),
         ]
+        warm_up(self.holder.current)
         # What was loaded stays; the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
