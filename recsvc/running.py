@@ -1,6 +1,7 @@
 """One worker in this process: uvicorn over the application, until a signal."""
 
 import contextlib
+import gc
 import math
 import signal
 import socket
@@ -16,6 +17,7 @@ from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
 from recsvc.worker import Worker
 
+COLLECTOR_THRESHOLDS = (50_000, 20, 50)
 KEEP_ALIVE_S = 75
 """Longer than the idle time of common load balancers, so that they close connections, not we."""
 
@@ -100,7 +102,15 @@ def run_worker(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
     )
-    server = Server(config, on_started)
+
+    def started() -> None:
+        # What was loaded stays: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
+        on_started()
+
+    server = Server(config, started)
     on_server(server)
     try:
         server.run(sockets=[listener])

@@ -73,28 +73,18 @@ class Metrics:
         self.events = counter("events", "Events received, by what became of them", "outcome")
         self.archived = counter("events_archived", "Accepted events moved into the log")
         self.swaps = counter("snapshot_swaps", "New snapshots, by outcome", "outcome")
-        self.model_workers = gauge(
-            "model_workers", "Workers that serve this model", "livesum", "version"
-        )
+        self.model_workers = gauge("model_workers", "Workers by model", "livesum", "version")
         self.ready_workers = gauge("ready_workers", "Workers that are ready", "livesum")
-        self.snapshot_age = gauge(
-            "snapshot_age_seconds", "Age of the oldest snapshot that a worker serves", "livemax"
-        )
-        self.model_age = gauge(
-            "model_age_seconds", "Time since the model that serves was trained", "livemax"
-        )
+        self.snapshot_age = gauge("snapshot_age_seconds", "Age of the oldest snapshot", "livemax")
+        self.model_age = gauge("model_age_seconds", "Time since the model was trained", "livemax")
         self.catalogue_rows = gauge("catalogue_rows", "Rows of the catalogue", "livemin")
         self.catalogue_behind = gauge(
             "catalogue_changes_behind", "Changes that a worker has not applied yet", "livemax"
         )
         self.store_contact_age = gauge(
-            "store_contact_age_seconds",
-            "Time since the worker that waits longest reached the store",
-            "livemax",
+            "store_contact_age_seconds", "Time since the store was reached", "livemax"
         )
-        self.loop_lag = gauge(
-            "event_loop_lag_seconds", "How late the slowest event loop was last", "livemax"
-        )
+        self.loop_lag = gauge("event_loop_lag_seconds", "How late the event loop was", "livemax")
         self._phases = [self.phase_seconds.labels(phase) for phase in PHASES]
         self.phase_sums = [0.0] * len(PHASES)
         """Seconds in each phase since the last :meth:`flush`; the hot path adds to it."""

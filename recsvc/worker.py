@@ -114,10 +114,6 @@ class Worker:
             asyncio.create_task(self._every(ARCHIVE_AGAIN_S, self._archive)),
         ]
         warm_up(self.holder.current)
-        # What was loaded stays; the collector need not walk it again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
 
     async def close(self) -> None:
         """Stop watching and close all connections."""

@@ -10,6 +10,10 @@ import httpx
 import pytest
 
 from feature_store.embedded import EmbeddedServer
+from recsvc.requests import RecommendationRequest
+from recsvc.settings import Settings
+from recsvc.telemetry import Metrics
+from recsvc.worker import Worker
 from tests.recsvc.api.service import Service, assert_problem, event, running_shop
 
 PATH = "/v1/recommendations"
@@ -118,10 +122,15 @@ def test_a_store_that_hangs_costs_an_answer_fifty_milliseconds(
         until(lambda: client.get(PATH, params={"user_id": "buyer"}).json()["personalized"])
 
 
-def test_without_a_lease_answers_go_on(tmp_path: Path) -> None:
-    with running_shop(tmp_path, recall_lease_s=0) as (service, server), service.client() as client:
-        buy(client)
+async def test_without_a_lease_answers_go_on(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "server", fsync="everysec") as server:
+        settings = Settings(data_dir=tmp_path / "data", redis_url=server.url, recall_lease_s=0)
+        worker = Worker(settings, b"s" * 32, Metrics())
+        await worker.open()
+        assert (worker.ready, worker.store_state) == (True, "reached")
         server.stop()
-        time.sleep(1.5)
-        assert is_degraded(client.get(PATH, params={"user_id": "buyer"}))
-        assert client.get("/readyz").json()["store"] == "down"
+        worker.reached_at_s -= 1e6
+        answer = await worker.recommend(RecommendationRequest(user_id="u"))
+        assert b'"degraded":["store"]' in answer.body
+        assert worker.ready
+        await worker.close()
