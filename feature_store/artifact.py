@@ -252,12 +252,26 @@ RecommenderFactory = Callable[[ModelArtifact, Catalogue], Recommender]
 def remove_partial(models_dir: Path) -> int:
     """Remove what trainings that were killed left behind; return how many.
 
-    A folder whose process is still alive is left alone.
+    What belongs to a process that is still alive is left alone.
     """
     removed = 0
-    for folder in models_dir.glob(".*.partial"):
-        pid = int(folder.name.split(".")[-2])
-        if not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
+    for partial in models_dir.glob(".*.partial"):
+        pid = int(partial.name.split(".")[-2])
+        if _is_alive(pid):
+            continue
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+        removed += 1
     return removed
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
