@@ -68,7 +68,7 @@ def answer(
         {
             "item_id": ids[chosen.row],
             "rank": rank,
-            "score": round(chosen.score, 6),
+            "score": chosen.score,
             "source": reason.source,
             "reason": {"code": reason.code, "item_ids": [ids[row] for row in reason.rows]},
             "rule_ids": [],

@@ -8,6 +8,7 @@ popularity. So when N items exist that may be shown, N are shown.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -199,9 +200,8 @@ def _fill(
     groups = query.snapshot.catalogue.group_codes
     taken_groups: set[int] = set()
     for candidates in _stages(query, placement, allowed, narrow=narrow):
-        rows, scores = candidates.rows, candidates.scores
-        for position in candidates.best(allowed[rows], needed + SPARE):
-            row = rows.item(position)
+        portions = candidates.best(allowed[candidates.rows], needed + SPARE)
+        for position, row, score in chain.from_iterable(portions):
             if row in taken:
                 continue
             if groups is not None and (group := groups.item(row)) >= 0:
@@ -209,7 +209,7 @@ def _fill(
                     continue
                 taken_groups.add(group)
             taken.add(row)
-            chosen.append(Chosen(row, scores.item(position), candidates, position))
+            chosen.append(Chosen(row, score, candidates, position))
             if len(chosen) == needed:
                 return chosen
     return chosen

@@ -138,7 +138,9 @@ def _contributors(query: Query, rows: Sequence[int]) -> list[Reason]:
         return [Reason("collaborative", CODES["popular"]) for _ in rows]
     model_rows = model.rows_of(np.array(rows))
     # Only items that the model knows have a collaborative score, so no row is -1 here.
-    best = np.argmax(folded.contributions(model.arrays["item_factors"][model_rows]), axis=0)
+    best = np.argmax(
+        folded.contributions(model.arrays["item_factors"].take(model_rows, axis=0)), axis=0
+    )
     _, _, positions = query.known_history
     history = query.history
     found = []

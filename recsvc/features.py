@@ -92,10 +92,10 @@ def personal_features(
     """
     model = snapshot.model
     bought = history.purchases.rows
-    position = snapshot.scratch.position
-    position[bought] = 0
-    others = others[position[others] < 0]
-    position[bought] = -1
+    marked = snapshot.scratch.marked
+    marked[bought] = True
+    others = others[~marked[others]]
+    marked[bought] = False
     rows = np.concatenate((bought, others))
     features = np.zeros((len(FEATURES), len(rows)), dtype=np.float32)
     model_rows = model.model_rows[rows]
@@ -141,10 +141,10 @@ def _affinity(model: JoinedModel, bought: Purchases, rows: Rows) -> F32:
     """Return how much more a person buys of each item's category than everybody does."""
     codes, share = model.category_codes, model.category_share
     weights = np.log(bought.counts + _ONE) * np.exp(bought.age_s * _TASTE)
-    by_category = np.bincount(codes[bought.rows], weights, minlength=len(share))
+    counted = np.bincount(codes[bought.rows], weights, minlength=len(share))
     wanted = codes[rows]
-    everybody = share[wanted]
-    ratio = (by_category[wanted] + 2 * everybody) / ((weights.sum() + 2) * everybody)
-    affinity: F32 = np.log(ratio.astype(np.float32))
+    expected = share[wanted]
+    observed = counted[wanted].astype(np.float32)
+    affinity: F32 = np.log((observed + 2 * expected) / (expected * (weights.sum() + 2)))
     affinity[wanted == 0] = 0
     return affinity

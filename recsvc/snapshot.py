@@ -33,7 +33,7 @@ class Scratch:
     """
 
     def __init__(self, n_rows: int) -> None:
-        self.position = np.full(n_rows, -1, dtype=np.int32)
+        self.marked = np.zeros(n_rows, dtype=bool)
         self.total = np.zeros(n_rows, dtype=np.float32)
 
 

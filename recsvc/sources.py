@@ -47,8 +47,8 @@ class Candidates:
     features: F32 | None = None
     is_sorted: bool = False
 
-    def best(self, may: Mask, n: int) -> Iterator[int]:
-        """Yield the positions that may be shown, best first.
+    def best(self, may: Mask, n: int) -> Iterator[Iterator[tuple[int, int, float]]]:
+        """Yield position, row and score of what may be shown, best first, in portions.
 
         Parameters
         ----------
@@ -60,18 +60,25 @@ class Candidates:
         positions = np.flatnonzero(may)
         if self.is_sorted:
             for start in range(0, len(positions), _CHUNK):
-                yield from positions[start : start + _CHUNK].tolist()
+                yield self._of(positions[start : start + _CHUNK])
             return
         losses = -self.scores[positions]
         done = 0
         if len(positions) > 2 * n:
-            # With ties at the edge the full sort below would begin with others: none is left out,
-            # because it starts where this one strictly ended.
+            # Whatever ties with the edge is left to the full sort, which begins where this ended.
             edge = np.partition(losses, n)[n]
             first = np.flatnonzero(losses < edge)
-            yield from positions[first[np.argsort(losses[first], kind="stable")]].tolist()
+            yield self._of(positions[first[np.argsort(losses[first], kind="stable")]])
             done = len(first)
-        yield from positions[np.argsort(losses, kind="stable")[done:]].tolist()
+        yield self._of(positions[np.argsort(losses, kind="stable")[done:]])
+
+    def _of(self, positions: npt.NDArray[np.intp]) -> Iterator[tuple[int, int, float]]:
+        return zip(
+            positions.tolist(),
+            self.rows[positions].tolist(),
+            self.scores[positions].round(6).tolist(),
+            strict=True,
+        )
 
 
 class Query:

@@ -125,7 +125,7 @@ def test_only_what_may_be_shown_is_shown_and_the_list_is_full(
     shown_groups = [group for group in shown if group is not None]
     assert len(shown_groups) == len(set(shown_groups))
     assert pack(state) == before
-    assert (snapshot.scratch.position == -1).all()
+    assert not snapshot.scratch.marked.any()
     assert (snapshot.scratch.total == 0).all()
 
 
