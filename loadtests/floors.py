@@ -96,7 +96,10 @@ def main() -> None:
         loop="uvloop",
         http="httptools",
         lifespan="off",
+        ws="none",
         access_log=False,
+        proxy_headers=False,
+        server_header=False,
         log_level="warning",
     )
 

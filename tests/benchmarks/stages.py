@@ -42,6 +42,7 @@ from feature_store.embedded import EmbeddedServer  # noqa: E402
 from feature_store.fold_in import FoldIn  # noqa: E402
 from feature_store.schema import person_of  # noqa: E402
 from recsvc.app import create_app  # noqa: E402
+from recsvc.running import COLLECTOR_THRESHOLDS  # noqa: E402
 from recsvc.settings import load_settings  # noqa: E402
 
 P = ParamSpec("P")
@@ -193,6 +194,10 @@ async def measure(data_dir: Path, key: str, user_ids: Sequence[str]) -> dict[str
         worker = recsvc.worker.Worker(settings, secret, recsvc.telemetry.Metrics())
         app = create_app(worker)
         await worker.open()
+        # As the service does for its process.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
         reads: list[float] = []
         try:
             persons = [person_of(user_id, None) or "" for user_id in user_ids]

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import gc
 import json
 import subprocess
 import sys
@@ -82,7 +81,6 @@ async def compare_edge(shop: Shop, url: str) -> list[float]:
     settings = load_settings(data_dir=shop.data_dir, redis_url=url)
     worker = Worker(settings, load_secret(settings), Metrics())
     app = create_app(worker)
-    thresholds = gc.get_threshold()
     key = shop.keys["recs:read"]
     await worker.open()
     try:
@@ -93,9 +91,6 @@ async def compare_edge(shop: Shop, url: str) -> list[float]:
         return await best_s(lambda: ask(app, hot), lambda: ask(app, declared))
     finally:
         await worker.close()
-        # The worker has tuned the collector of its process, which here is that of the tests.
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)
 
 
 async def ask(app: ASGIApp, scope: Scope) -> None:
