@@ -7,6 +7,9 @@ from typing import Any
 from feature_store.errors import UserError
 
 
+MAX_LIMIT = 100
+
+
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """Parameters of one training run.
@@ -35,7 +38,7 @@ class TrainConfig:
     test_days : float
         Length of the test window, and of the window before it from which the blend is learned.
     k : int
-        Length of the evaluated lists.
+        Length of the evaluated lists, at most 100.
     new_share : float
         Share of the blend's objective that is about items which a customer has not bought yet.
     min_blend_users : int
@@ -83,6 +86,8 @@ class TrainConfig:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.k > MAX_LIMIT:
+            raise UserError(f"k must be at most {MAX_LIMIT}, as many as one answer holds")
         for name in ("alpha", "test_days", "popularity_half_life_days", "recent_half_life_days"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} must be above 0, not {getattr(self, name)}")

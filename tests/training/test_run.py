@@ -197,7 +197,15 @@ def test_evaluation_needs_somebody_to_test_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"n_factors": 0}, {"alpha": -1.0}, {"test_days": 0.0}, {"regularization": 0.0}]
+    "bad",
+    [
+        {"n_factors": 0},
+        {"k": 0},
+        {"k": 101},
+        {"alpha": -1.0},
+        {"test_days": 0.0},
+        {"regularization": 0.0},
+    ],
 )
 def test_settings_that_cannot_be(bad: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(bad))):
