@@ -6,7 +6,6 @@ from typing import Any
 
 from feature_store.errors import UserError
 
-
 MAX_LIMIT = 100
 
 

@@ -110,23 +110,8 @@ def fit(
     arrays, regularization = _fit_factors(
         interactions, items, config, now_ms, part(progress, stage, 0.0, 0.3)
     )
-    popularity = fit_popularity(
-        bought["row"].to_numpy(),
-        bought["t_ms"].to_numpy() // 1_000,
-        n_items=len(items),
-        now_s=now_ms // 1_000,
-        half_life_days=config.popularity_half_life_days,
-        recent_half_life_days=config.recent_half_life_days,
-    )
-    repeat = fit_repeat(bought, len(items), config.repeat_prior)
-    arrays |= {
-        "popularity": popularity.overall,
-        "popularity_recent": popularity.recent,
-        "trending": popularity.trending,
-        "repeat_rate": repeat.rate,
-        "repeat_interval_s": repeat.interval_s,
-        "first_seen_s": _first_seen_s(interactions, items),
-    }
+    statistics, priors = _fit_statistics(interactions, bought, items, config, now_ms)
+    arrays |= statistics
     arrays |= _fit_together(
         bought,
         len(items),
@@ -141,11 +126,7 @@ def fit(
         config.similar_k if similar else 0,
         part(progress, stage, 0.6, 1.0),
     )
-    document = config.as_manifest() | {
-        "regularization": regularization,
-        "repeat_rate_prior": repeat.prior_rate,
-        "repeat_interval_prior_s": repeat.prior_interval_s,
-    }
+    document = config.as_manifest() | {"regularization": regularization} | priors
     progress(stage, 1.0)
     item_ids: list[str] = interactions.item_ids.gather(items).to_list()
     return Fitted(items, item_ids, arrays, now_ms // 1_000, document)
@@ -171,6 +152,37 @@ def _fit_factors(
         report=report,
     )
     return {"item_factors": factors, "gram": factors.T @ factors}, regularization
+
+
+def _fit_statistics(
+    interactions: Interactions,
+    bought: pl.DataFrame,
+    items: npt.NDArray[np.uint32],
+    config: TrainConfig,
+    now_ms: int,
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, float]]:
+    """Return the arrays that are counted rather than learned, and what unknown items have."""
+    popularity = fit_popularity(
+        bought["row"].to_numpy(),
+        bought["t_ms"].to_numpy() // 1_000,
+        n_items=len(items),
+        now_s=now_ms // 1_000,
+        half_life_days=config.popularity_half_life_days,
+        recent_half_life_days=config.recent_half_life_days,
+    )
+    repeat = fit_repeat(bought, len(items), config.repeat_prior)
+    arrays = {
+        "popularity": popularity.overall,
+        "popularity_recent": popularity.recent,
+        "trending": popularity.trending,
+        "repeat_rate": repeat.rate,
+        "repeat_interval_s": repeat.interval_s,
+        "first_seen_s": _first_seen_s(interactions, items),
+    }
+    return arrays, {
+        "repeat_rate_prior": repeat.prior_rate,
+        "repeat_interval_prior_s": repeat.prior_interval_s,
+    }
 
 
 def _purchases(interactions: Interactions, items: npt.NDArray[np.uint32]) -> pl.DataFrame:
