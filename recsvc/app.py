@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from recsvc.api import events, items, models, ops, recommendations, users
+from recsvc.api.docs import add_docs
 from recsvc.api.edge import Edge
 from recsvc.api.openapi import install
 from recsvc.api.problems import add_handlers
@@ -46,6 +47,7 @@ def create_app(worker: Worker) -> ASGIApp:
         version=version("recsvc"),
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
         # Asked on every request unless all of them are off, even when nobody listens.
         telemetry={
@@ -63,4 +65,5 @@ def create_app(worker: Worker) -> ASGIApp:
     routes = [route for router in routers for route in router.routes]
     add_handlers(app, [route for route in routes if isinstance(route, APIRoute)])
     install(app)
+    add_docs(app, title="recsvc")
     return Edge(app, worker)

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from recsvc.commands.exits import check_interrupted
+
 _LINE_EVERY_S = 5.0
 _WIDTH_IN_A_PIPE = 140
 
@@ -36,6 +38,7 @@ def stderr() -> Console:
 def say(text: str) -> None:
     """Write a line of a result."""
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -101,6 +104,7 @@ class ProgressReport:
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Report a step."""
+        check_interrupted()
         if self._bars is None:
             self._say(step, done, total)
             return
