@@ -173,13 +173,18 @@ class EmbeddedServer:
             close_fds=True,
         )
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
-            if process.poll() is not None or time.monotonic() > deadline:
-                with contextlib.suppress(OSError):
-                    process.kill()
-                words = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
-                raise StoreUnavailableError(f"the embedded server did not start: {words}")
-            time.sleep(0.01)
+        try:
+            while not self._answers():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    words = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
+                    raise StoreUnavailableError(f"the embedded server did not start: {words}")
+                time.sleep(0.01)
+        except BaseException:
+            # Ctrl-C while it starts: nobody would know of it.
+            with contextlib.suppress(OSError):
+                process.kill()
+            process.wait()
+            raise
         # It may outlive this process, and its end is awaited by its id: Popen need not warn of it.
         process.returncode = 0
 
