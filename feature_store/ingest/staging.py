@@ -90,6 +90,7 @@ def settle(log: EventLog, pending: PendingImport, staged: Staged, progress: Prog
     """Give ids, drop duplicates, write the log's files; return how many events are new."""
     again = _explicit_duplicates(log, staged)
     written = done = 0
+    progress("writing", 0, staged.rows)
     for first, last in _groups(staged.days):
         start = datetime(first.year, first.month, first.day, tzinfo=UTC)
         end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)

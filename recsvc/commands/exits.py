@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recsvc.settings import Settings
 
 _data_dir: list[Path] = []
+_interrupted: list[bool] = []
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -52,6 +53,8 @@ def run(app: typer.Typer) -> int:
     """
     # A command that is asked to end stops what it started, as it does at Ctrl-C.
     signal.signal(signal.SIGTERM, _end)
+    # asyncio would turn Ctrl-C into the cancellation of a task, which a library may swallow.
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -76,6 +79,17 @@ def run(app: typer.Typer) -> int:
 
 def _end(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _interrupted.append(True)
+    raise KeyboardInterrupt
+
+
+def check_interrupted() -> None:
+    """Raise the interrupt again that came while an object was being destroyed, and was lost."""
+    if _interrupted:
+        raise KeyboardInterrupt
 
 
 def _say(message: object, code: int) -> int:

@@ -152,14 +152,13 @@ def test_bad_surroundings_are_one_clear_line(cli: Cli, tmp_path: Path) -> None:
     assert EventLog(tmp_path / "data").count() == 0
 
 
-def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_clear_line(cli: Cli) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         for command in ("serve", "demo"):
-            done = recsvc(command, "--port", port, data=tmp_path)
-            is_one_clear_line(done, 2, f"{port}.* in use.*--port")
+            is_one_clear_line(cli(command, "--port", port), 2, f"{port}.* in use.*--port")
 
 
 # --- imports ------------------------------------------------------------------------------------
@@ -223,7 +222,11 @@ def test_a_dry_run_imports_nothing(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_a_second_import_at_once_is_refused(cli: Cli, shop: EmbeddedServer, tmp_path: Path) -> None:
+def test_a_second_import_at_once_is_refused(
+    cli: Cli, shop: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("feature_store.ingest.run", "recsvc.commands.importing"):
+        monkeypatch.setattr(f"{module}.LOCK_WAIT_S", 0.05)
     sales = tmp_path / "sales.csv"
     sales.write_text(HEADER + "u,i,2024-01-01\n")
     with EventLog(tmp_path / "data").importing():
