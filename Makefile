@@ -19,7 +19,7 @@ SERVE ?=
 BENCH ?=
 LOCK ?=
 
-.PHONY: help setup demo serve test test-fast test-slow bench check format lint types lock clean clean-all
+.PHONY: help setup demo serve test test-slow bench check format lint types lock clean clean-all
 
 help: ## Show this list
 	@echo 'recsvc: make demo, make test. All targets:'
@@ -43,13 +43,11 @@ demo: $(READY) ## Load real purchases, train, evaluate, serve on port 8000
 serve: $(READY) ## Serve on port 8000
 	@exec $(BIN)/recsvc serve $(SERVE)
 
-test: $(READY) ## Run every test
-	@exec $(BIN)/python -m pytest $(PYTEST)
+# Two processes: most tests wait for real servers. A file's tests stay together and share what they started.
+test: $(READY) ## Run the whole suite; the long runs are in test-slow
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST)
 
-test-fast: $(READY) ## Run the tests that are not marked slow
-	@exec $(BIN)/python -m pytest -m 'not slow' $(PYTEST)
-
-test-slow: $(READY) ## Run the tests that are marked slow
+test-slow: $(READY) ## Run the tests that are marked slow: real data at full size, long runs
 	@exec $(BIN)/python -m pytest -m slow $(PYTEST)
 
 bench: $(READY) ## Measure the service beside its floors; writes bench.json

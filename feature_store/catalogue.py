@@ -100,6 +100,7 @@ class Catalogue:
         # Columns are carried over now: a chain of parents would keep every version alive.
         catalogue._parent, catalogue._changed, catalogue._codes = self, changed, self._codes
         _ = catalogue.published_s, catalogue.category_codes, catalogue.group_codes
+        _ = catalogue.department_codes
         catalogue._carry_showable(self)
         catalogue._parent, catalogue._changed = None, {}
         return catalogue
@@ -245,6 +246,12 @@ class Catalogue:
         """A code of each row's first category path; 0 for an item without a category."""
         first = pl.col("categories").list.first()
         return self._codes_of("category_codes", first, missing=0)
+
+    @cached_property
+    def department_codes(self) -> I32:
+        """A code of the path above each row's first category; 0 for none."""
+        above = pl.col("categories").list.first().str.replace(r" > [^>]*$", "")
+        return self._codes_of("department_codes", above, missing=0)
 
     @cached_property
     def group_codes(self) -> I32 | None:

@@ -149,6 +149,7 @@ class JoinedModel:
         """Take from the catalogue what scores depend on."""
         self._published_s = catalogue.published_s
         self.category_codes = catalogue.category_codes
+        self.department_codes = catalogue.department_codes
         popularity = self.by_catalogue_row("popularity", 0.0)
         share = np.bincount(self.category_codes, popularity, minlength=1).astype(np.float32)
         self.category_share: F32 = share + np.float32(1e-6)

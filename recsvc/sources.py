@@ -19,6 +19,8 @@ Mask = npt.NDArray[np.bool_]
 POPULAR_ROWS = 1_000
 EXACT_ROWS = 500
 DUE_WIDTH = 0.5
+SAME_CATEGORY = 0.5
+SAME_DEPARTMENT = 0.5
 _CHUNK = 1_024
 _NO_SCORES = np.zeros(0, dtype=np.float32)
 
@@ -169,8 +171,21 @@ def due(query: Query) -> Candidates:
 
 
 def similar(query: Query) -> Candidates:
-    """Return the nearest neighbours of the page's items among the factors."""
-    return _neighbours(query, "similar")
+    """Return the nearest neighbours of the page's items among the factors, like kinds first.
+
+    People who buy bananas buy eggs: factors alone find what goes well, not what is alike. So being
+    in the same category, or in the same department, counts on top.
+    """
+    found = _neighbours(query, "similar")
+    bonus = np.ones(len(found.rows), dtype=np.float32)
+    for codes, weight in (
+        (query.snapshot.model.category_codes, SAME_CATEGORY),
+        (query.snapshot.model.department_codes, SAME_DEPARTMENT),
+    ):
+        wanted = codes[query.about]
+        wanted = wanted[wanted > 0]
+        bonus += weight * (codes[found.rows][:, None] == wanted).any(axis=1)
+    return Candidates(found.rows, found.scores * bonus, "similar")
 
 
 def together(query: Query) -> Candidates:
