@@ -104,7 +104,7 @@ def importer(source: Path, data: Path, url: str) -> Iterator[subprocess.Popen[by
         yield process
 
 
-@pytest.mark.parametrize("n_kills", [3, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [3, pytest.param(12, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_and_imported_again(sales: Path, tmp_path: Path, n_kills: int) -> None:
     clean, torn = tmp_path / "clean", tmp_path / "torn"
     rng = random.Random(n_kills)
