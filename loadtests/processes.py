@@ -142,11 +142,16 @@ class Server:
                 self.address.connect().close()
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > deadline_s:
-                    raise LoadError(f"a server did not start; its log: {self._log.name}") from None
+                    raise LoadError(f"a server did not start: {self._last_words()}") from None
                 time.sleep(0.05)
             else:
                 self._pids = family(self.pid, without=self._without)
                 return
+
+    def _last_words(self) -> str:
+        """Return the last line of its log."""
+        lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()
+        return f"{lines[-1] if lines else 'it said nothing'} ({self._log.name})"
 
     def cpu_s(self) -> float:
         """Return its processor time so far, workers included, in seconds."""

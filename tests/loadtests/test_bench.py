@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from loadtests import bench
-from loadtests.client import get_request
+from loadtests.client import Address, LoadError, get_request
 from loadtests.machine import Neighbours, describe_machine
 from loadtests.measure import Target, measure, row, rows_beside
-from loadtests.processes import cpu_s, family, floor_server, name_of
+from loadtests.processes import Server, cpu_s, family, floor_server, name_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -46,7 +46,7 @@ def test_a_row_has_medians_and_the_median_of_the_ratios() -> None:
 @pytest.fixture(scope="module")
 def measured() -> list[Target]:
     with ExitStack() as stack:
-        log = stack.enter_context(tempfile.TemporaryFile())
+        log = stack.enter_context(tempfile.NamedTemporaryFile())
         core = max(os.sched_getaffinity(0))
         targets = []
         for kind in ("socket", "asgi", "fastapi"):
@@ -141,3 +141,12 @@ def test_a_missing_demo_is_one_clear_line(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == [
         f"openloop: {tmp_path / 'demo.json'} is missing: run `make demo` first"
     ]
+
+
+def test_a_server_that_does_not_start_is_quoted(tmp_path: Path) -> None:
+    script = "import sys; sys.exit('no such shop')"
+    with (tmp_path / "log").open("wb") as log:
+        address = Address("127.0.0.1", 1)
+        server = Server([sys.executable, "-c", script], address, max(os.sched_getaffinity(0)), log)
+        with server, pytest.raises(LoadError, match="did not start: no such shop"):
+            server.wait()
