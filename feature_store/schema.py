@@ -114,6 +114,9 @@ class EventType(StrEnum):
 EVENT_TYPE_CODES: dict[EventType, int] = {kind: code for code, kind in enumerate(EventType)}
 """The stable small integer of each type in packed states; new types are added at the end."""
 
+LIKE_FROM, DISLIKE_UPTO = 4.0, 2.0
+"""A rating's value is from 1 to 5: from 4 on it says "like", up to 2 "dislike"."""
+
 PURCHASE_CODE = EVENT_TYPE_CODES[EventType.PURCHASE]
 
 ITEM_EVENTS = frozenset(
@@ -176,6 +179,16 @@ class Event(Frozen):
         if self.type in ITEM_EVENTS and self.item_id is None:
             raise ValueError(f"an event of type {self.type.value} needs an item_id")
         return self
+
+    @property
+    def fact_code(self) -> int:
+        """Code of the type under which the event is folded: a rating says like or dislike."""
+        if self.type is EventType.RATING and self.value is not None:
+            if self.value >= LIKE_FROM:
+                return EVENT_TYPE_CODES[EventType.LIKE]
+            if self.value <= DISLIKE_UPTO:
+                return EVENT_TYPE_CODES[EventType.DISLIKE]
+        return EVENT_TYPE_CODES[self.type]
 
     def check_clock(self, now: datetime) -> None:
         """Refuse a time that lies too far in the future.

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 
 import numpy as np
@@ -20,8 +21,16 @@ from redis.exceptions import NoScriptError, RedisError
 
 from feature_store import keys, scripts
 from feature_store.errors import OverloadedError, StoreUnavailableError
+from feature_store.merging import Merger, linked_digest, read_link
 from feature_store.row_store import RowStore
-from feature_store.schema import EVENT_TYPE_CODES, Event, person_of
+from feature_store.schema import (
+    DISLIKE_UPTO,
+    EVENT_TYPE_CODES,
+    LIKE_FROM,
+    Event,
+    EventType,
+    person_of,
+)
 from feature_store.state import UserState, add, fold, fold_frame, join, pack, split, unpack
 
 ATTEMPTS = 50
@@ -58,6 +67,16 @@ class _Delivery:
     id_digests: list[bytes]
     bodies: list[bytes]
 
+    def add(self, event: Event, row: int | None, id_digest: bytes, body: bytes) -> None:
+        self.events.append((event, row))
+        self.id_digests.append(id_digest)
+        self.bodies.append(body)
+
+    def moved(self, user: str) -> "_Delivery":
+        """Return the delivery of a visitor as one to the user whom the visitor became."""
+        digests = [linked_digest(self.person, digest) for digest in self.id_digests]
+        return _Delivery(user, self.events, digests, self.bodies)
+
 
 class StateWriter:
     """Writes events and imports.
@@ -68,11 +87,14 @@ class StateWriter:
         The client of the process.
     rows : RowStore
         Gives rows to items.
+    merger : Merger
+        Completes merges that were begun, before a visitor who became a user is written to.
     """
 
-    def __init__(self, redis: "Redis", rows: RowStore) -> None:
+    def __init__(self, redis: "Redis", rows: RowStore, merger: Merger) -> None:
         self._redis = redis
         self._rows = rows
+        self._merger = merger
         self._shas: dict[str, str] = {}
 
     async def append(self, events: Sequence[Event], *, trust: str = "server") -> AppendResult:
@@ -128,11 +150,9 @@ class StateWriter:
                 duplicates += 1
                 conflicts += first != body
                 continue
-            delivery = deliveries.setdefault(person, _Delivery(person, [], [], []))
             row = None if event.item_id is None else rows[event.item_id]
-            delivery.events.append((event, row))
-            delivery.id_digests.append(digest)
-            delivery.bodies.append(body)
+            delivery = deliveries.setdefault(person, _Delivery(person, [], [], []))
+            delivery.add(event, row, digest, body)
         return list(deliveries.values()), (duplicates, conflicts)
 
     async def _attempt(self, deliveries: list[_Delivery]) -> tuple[list[_Delivery], AppendResult]:
@@ -143,11 +163,17 @@ class StateWriter:
                 pipeline.mget(keys.hot(delivery.person), keys.rest(delivery.person))
                 for key in _day_keys(delivery.person, today):
                     pipeline.hmget(key, delivery.id_digests)
+                pipeline.get(keys.link(delivery.person))
             read = await pipeline.execute()
         duplicates = conflicts = 0
         calls: list[tuple[_Delivery, list[str], list[bytes | str | int]]] = []
+        moved: list[_Delivery] = []
         for at, delivery in enumerate(deliveries):
-            (hot, rest), *days = read[4 * at : 4 * at + 4]
+            (hot, rest), *days, link = read[5 * at : 5 * at + 5]
+            if link is not None:
+                user = await self._follow(delivery.person, link)
+                moved.append(delivery.moved(user))
+                continue
             known = [next((day[i] for day in days if day[i]), None) for i in range(len(days[0]))]
             for body, first in zip(delivery.bodies, known, strict=True):
                 duplicates += first is not None
@@ -158,7 +184,15 @@ class StateWriter:
         outcomes = await self._run(scripts.APPEND_EVENTS, [call[1:] for call in calls])
         lost = [call[0] for call, wrote in zip(calls, outcomes, strict=True) if not wrote]
         accepted = sum(len(call[0].events) for call in calls) - sum(len(d.events) for d in lost)
-        return lost, AppendResult(accepted, duplicates, conflicts)
+        return lost + moved, AppendResult(accepted, duplicates, conflicts)
+
+    async def _follow(self, visitor: str, value: bytes) -> str:
+        """Return the user whom a visitor became, with the visitor's history in the user's."""
+        link = read_link(value)
+        assert link is not None
+        if not link.complete:
+            await self._merger.complete(visitor, link.person, datetime.now(UTC))
+        return link.person
 
     def _append_call(
         self, delivery: _Delivery, hot: bytes | None, rest: bytes | None, today: int
@@ -167,7 +201,7 @@ class StateWriter:
         state = fold(
             join(unpack(hot), unpack(rest)),
             np.array([row for _, row in about_items], dtype=np.uint32),
-            np.array([EVENT_TYPE_CODES[event.type] for event, _ in about_items], dtype=np.uint8),
+            np.array([event.fact_code for event, _ in about_items], dtype=np.uint8),
             np.array([int(event.timestamp.timestamp()) for event, _ in about_items], np.uint32),
         )
         new_hot, new_rest = split(state)
@@ -186,6 +220,7 @@ class StateWriter:
             keys.rest(delivery.person),
             *_day_keys(delivery.person, today),
             keys.events(keys.shard_of(delivery.person)),
+            keys.link(delivery.person),
         ]
         return delivery, names, arguments
 
@@ -199,8 +234,8 @@ class StateWriter:
         import_id : str
             A person is given the events of one import once, however often this is called.
         events : DataFrame
-            Distinct events: ``user_id``, ``anonymous_id``, ``item_id``, ``type`` (str) and
-            ``timestamp``.
+            Distinct events: ``user_id``, ``anonymous_id``, ``item_id``, ``type`` (str),
+            ``timestamp`` and, where there are ratings, ``extra`` (JSON with their ``value``).
         progress : callable
             Called with the number of people done and the number of all.
 
@@ -239,14 +274,13 @@ class StateWriter:
         row_of = pl.DataFrame(
             {"item_id": item_ids, "row": rows}, {"item_id": str, "row": pl.UInt32}
         )
-        codes = {kind.value: code for kind, code in EVENT_TYPE_CODES.items()}
         return events.join(row_of, on="item_id").select(
             pl.when(pl.col("user_id").is_not_null())
             .then("u:" + pl.col("user_id"))
             .otherwise("a:" + pl.col("anonymous_id"))
             .alias("person"),
             "row",
-            pl.col("type").replace_strict(codes, return_dtype=pl.UInt8),
+            fact_codes(events.columns),
             (pl.col("timestamp").dt.epoch("ms") // 1000).cast(pl.UInt32).alias("t_s"),
         )
 
@@ -254,17 +288,20 @@ class StateWriter:
         self, import_id: str, people: list[tuple[str, UserState]]
     ) -> list[tuple[str, UserState]]:
         """Add to each person's state; return those whose state changed in between."""
+        targets = await self._targets(import_id, [person for person, _ in people])
+        people = [one for one in people if one[0] in targets]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for person, _ in people:
-                pipeline.mget(keys.hot(person), keys.rest(person))
+                pipeline.mget(keys.hot(targets[person]), keys.rest(targets[person]))
             read = await pipeline.execute()
         calls: list[tuple[list[str], list[bytes | str | int]]] = []
         for (person, addition), (hot, rest) in zip(people, read, strict=True):
             new_hot, new_rest = split(add(join(unpack(hot), unpack(rest)), addition))
-            marker = keys.import_marker(keys.shard_of(person), import_id)
+            target = targets[person]
+            marker = keys.import_marker(keys.shard_of(target), import_id)
             calls.append(
                 (
-                    [keys.hot(person), keys.rest(person), marker],
+                    [keys.hot(target), keys.rest(target), marker, keys.link(target)],
                     [
                         hashlib.sha1(hot or b"", usedforsecurity=False).hexdigest(),
                         hashlib.sha1(rest or b"", usedforsecurity=False).hexdigest(),
@@ -277,6 +314,29 @@ class StateWriter:
             )
         outcomes = await self._run(scripts.APPLY_IMPORT, calls)
         return [one for one, wrote in zip(people, outcomes, strict=True) if not wrote]
+
+    async def _targets(self, import_id: str, people: list[str]) -> dict[str, str]:
+        """Return to whose state each person's import goes; without those who have had it.
+
+        It is the person's own, or the user's whom a visitor became. What was given to the visitor
+        before is marked there, and a visitor who has a link is given no more.
+        """
+        targets = {person: person for person in people}
+        visitors = [person for person in people if person.startswith("a:")]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for visitor in visitors:
+                pipeline.get(keys.link(visitor))
+                marker = keys.import_marker(keys.shard_of(visitor), import_id)
+                pipeline.sismember(marker, visitor)
+            read = await pipeline.execute()
+        for at, visitor in enumerate(visitors):
+            link, had_it = read[2 * at : 2 * at + 2]
+            if link is None:
+                continue
+            targets[visitor] = await self._follow(visitor, link)
+            if had_it:
+                del targets[visitor]
+        return targets
 
     async def _run(
         self, script: str, calls: Iterable[tuple[list[str], list[bytes | str | int]]]
@@ -298,6 +358,26 @@ class StateWriter:
             # The server was restarted or flushed: it wrote nothing and needs the script again.
             del self._shas[script]
         raise StoreUnavailableError("the server does not keep its scripts")
+
+
+def fact_codes(columns: Sequence[str]) -> pl.Expr:
+    """Return ``Event.fact_code`` over the log's columns ``type`` and, if it is there, ``extra``."""
+    names = {kind.value: code for kind, code in EVENT_TYPE_CODES.items()}
+    code = pl.col("type").replace_strict(names, return_dtype=pl.UInt8).alias("type")
+    if "extra" not in columns:
+        return code
+    value = pl.when(pl.col("type") == EventType.RATING.value).then(
+        pl.col("extra").str.json_path_match("$.value").cast(pl.Float64, strict=False)
+    )
+    like, dislike = (EVENT_TYPE_CODES[kind] for kind in (EventType.LIKE, EventType.DISLIKE))
+    return (
+        pl.when(value >= LIKE_FROM)
+        .then(pl.lit(like, pl.UInt8))
+        .when(value <= DISLIKE_UPTO)
+        .then(pl.lit(dislike, pl.UInt8))
+        .otherwise(code)
+        .alias("type")
+    )
 
 
 def _digest(data: bytes) -> bytes:

@@ -182,13 +182,23 @@ def _hidden_mask(snapshot: Snapshot, column: str, name: str) -> Mask:
 
 def _stages(
     query: Query, placement: Placement, allowed: Mask, *, narrow: bool
-) -> Iterator[Candidates]:
-    """Yield candidates, the best source first, each stage only when it is needed."""
+) -> Iterator[tuple[Candidates, Mask]]:
+    """Yield candidates, the best source first, and which of them may be shown.
+
+    Each stage is computed only when it is needed. What the person dislikes is not forbidden, but
+    comes when there is nothing else.
+    """
+    disliked, every = query.history.disliked, allowed
+    if len(disliked):
+        allowed = allowed.copy()
+        allowed[disliked] = False
     if not (narrow and np.count_nonzero(allowed) <= EXACT_ROWS and placement.source == "personal"):
-        yield SOURCES[placement.source](query)
-    yield exact(query, placement.source, allowed)
-    yield popular(query)
-    yield remaining(query)
+        yield SOURCES[placement.source](query), allowed
+    yield exact(query, placement.source, allowed), allowed
+    yield popular(query), allowed
+    yield remaining(query), allowed
+    if len(disliked):
+        yield remaining(query), every
 
 
 def _fill(
@@ -199,8 +209,8 @@ def _fill(
     taken: set[int] = set()
     groups = query.snapshot.catalogue.group_codes
     taken_groups: set[int] = set()
-    for candidates in _stages(query, placement, allowed, narrow=narrow):
-        portions = candidates.best(allowed[candidates.rows], needed + SPARE)
+    for candidates, may in _stages(query, placement, allowed, narrow=narrow):
+        portions = candidates.best(may[candidates.rows], needed + SPARE)
         for position, row, score in chain.from_iterable(portions):
             if row in taken:
                 continue

@@ -1,11 +1,12 @@
 """What a state means now: weights and decays applied to the facts."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.schema import PURCHASE_CODE, EventType
+from feature_store.schema import EVENT_TYPE_CODES, PURCHASE_CODE, EventType
 from feature_store.signals import DAY_S, SIGNALS, decay_rate, interaction_weights
 from feature_store.state import UserState
 
@@ -13,6 +14,13 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
 # A purchase has weight 1; every other weight is relative to it.
+_NOTHING: I64 = np.zeros(0, dtype=np.int64)
+_UNDOES = (
+    (EVENT_TYPE_CODES[EventType.REFUND], PURCHASE_CODE),
+    (EVENT_TYPE_CODES[EventType.REMOVE_FROM_CART], EVENT_TYPE_CODES[EventType.ADD_TO_CART]),
+)
+_DISLIKES = (EVENT_TYPE_CODES[EventType.DISLIKE],)
+_LIKES = (EVENT_TYPE_CODES[EventType.LIKE], PURCHASE_CODE)
 _PURCHASE_RATE = decay_rate(SIGNALS[EventType.PURCHASE].half_life_days * DAY_S)
 
 
@@ -49,13 +57,26 @@ class History:
     bought : ndarray of bool, shape (h,)
         Whether a purchase is among the events.
     purchases : Purchases
-        The purchases alone.
+        The purchases alone, less what was refunded.
+    disliked : ndarray of int64
+        Catalogue rows of what the person dislikes; none of them is in `rows`.
     """
 
     rows: I64
     weights: F32
     bought: npt.NDArray[np.bool_]
     purchases: Purchases
+    disliked: I64
+
+
+class Facts(NamedTuple):
+    """The columns of a state with ages instead of times."""
+
+    rows: I64
+    types: npt.NDArray[np.uint8]
+    counts: F32
+    age_s: F32
+    span_s: F32
 
 
 def read_history(state: UserState, n_rows: int, now_s: int) -> History:
@@ -81,11 +102,43 @@ def read_history(state: UserState, n_rows: int, now_s: int) -> History:
     is_purchase = types == PURCHASE_CODE
     if is_purchase.all():
         weights = counts * np.exp(age_s * _PURCHASE_RATE)
-        return History(rows, weights, is_purchase, Purchases(rows, counts, age_s, span_s))
-    weights = interaction_weights(types, counts, age_s)
-    purchases = Purchases(*(column[is_purchase] for column in (rows, counts, age_s, span_s)))
-    starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
-    summed = np.maximum(np.add.reduceat(weights, starts), 0)
+        return History(rows, weights, is_purchase, Purchases(rows, counts, age_s, span_s), _NOTHING)
+    facts = Facts(rows, types, counts, age_s, span_s)
+    return _mixed_history(facts)
+
+
+def _mixed_history(facts: Facts) -> History:
+    """Weigh facts of several types: some undo others, and a dislike outweighs what came before."""
+    starts = np.flatnonzero(np.concatenate(([True], facts.rows[1:] != facts.rows[:-1])))
+    items = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(facts.rows)))
+    counts = facts.counts.copy()
+    for undoing, undone in _UNDOES:
+        undo = facts.types == undoing
+        if undo.any():
+            taken = np.bincount(items[undo], facts.counts[undo], minlength=len(starts))
+            chosen = facts.types == undone
+            counts[chosen] = np.maximum(counts[chosen] - taken[items[chosen]], 0)
+    disliked = _disliked(facts, items, len(starts))
+    weights = interaction_weights(facts.types, counts, facts.age_s)
+    summed = np.add.reduceat(weights, starts)
+    kept = (summed > 0) & ~disliked
+    is_purchase = (facts.types == PURCHASE_CODE) & (counts > 0)
     bought = np.logical_or.reduceat(is_purchase, starts)
-    kept = summed > 0
-    return History(rows[starts][kept], summed[kept], bought[kept], purchases)
+    columns = (facts.rows, counts, facts.age_s, facts.span_s)
+    return History(
+        facts.rows[starts][kept],
+        summed[kept],
+        bought[kept],
+        Purchases(*(column[is_purchase] for column in columns)),
+        facts.rows[starts][disliked],
+    )
+
+
+def _disliked(facts: Facts, items: I64, n_items: int) -> npt.NDArray[np.bool_]:
+    """Tell which items were disliked, and not liked or bought again since."""
+    since_s = np.full((2, n_items), np.inf, dtype=np.float32)
+    for place, codes in enumerate((_DISLIKES, _LIKES)):
+        chosen = np.isin(facts.types, codes)
+        np.minimum.at(since_s[place], items[chosen], facts.age_s[chosen])
+    disliked: npt.NDArray[np.bool_] = since_s[0] < since_s[1]
+    return disliked

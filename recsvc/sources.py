@@ -118,7 +118,13 @@ class Query:
         """The person's vector, or ``None`` when the model knows nothing of the history."""
         fold_in = self.snapshot.model.fold_in
         rows, weights, _ = self.known_history
-        return fold_in.solve(rows, weights) if fold_in is not None and len(rows) else None
+        if fold_in is None or len(rows) == 0:
+            return None
+        disliked = self.history.disliked
+        if len(disliked) == 0:
+            return fold_in.solve(rows, weights)
+        unwanted = self.snapshot.model.rows_of(disliked)
+        return fold_in.solve(rows, weights, unwanted[unwanted >= 0])
 
     @cached_property
     def page_vector(self) -> F32 | None:

@@ -28,7 +28,7 @@ LOCK_WAIT_S = 3.0
 KIND = "import"
 """What a journal of ours says in its ``info``, so that nobody else's is folded."""
 
-FOLD_COLUMNS = ["user_id", "anonymous_id", "item_id", "type", "timestamp"]
+FOLD_COLUMNS = ["user_id", "anonymous_id", "item_id", "type", "timestamp", "extra"]
 """What the states are made from."""
 
 Fold = Callable[[str, Iterator[pl.DataFrame], int, Progress], None]

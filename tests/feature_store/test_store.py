@@ -11,7 +11,7 @@ import pytest
 from feature_store import keys
 from feature_store.embedded import EmbeddedServer
 from feature_store.errors import StoreUnavailableError
-from feature_store.schema import Event, EventType, ItemId, Preferences
+from feature_store.schema import EVENT_TYPE_CODES, Event, EventType, ItemId, Preferences
 from feature_store.state import pack
 from feature_store.store import Store
 
@@ -154,3 +154,34 @@ async def test_a_server_that_hangs_costs_only_the_timeout(server: EmbeddedServer
     await asyncio.sleep(0.05)
     await store.load_context("u:ann")
     await store.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (5.0, EventType.LIKE),
+        (3.0, EventType.RATING),
+        (1.0, EventType.DISLIKE),
+        (None, EventType.RATING),
+    ],
+)
+async def test_a_rating_says_what_it_means_live_and_imported(
+    store: Store, value: float | None, kind: EventType
+) -> None:
+    rating = purchase(1).model_copy(update={"type": EventType.RATING, "value": value})
+    await store.events.append([rating])
+    frame = pl.DataFrame(
+        {
+            "user_id": ["bob"],
+            "anonymous_id": [None],
+            "item_id": [rating.item_id],
+            "type": ["rating"],
+            "timestamp": [rating.timestamp],
+            "extra": [None if value is None else f'{{"value": {value}}}'],
+        },
+        schema_overrides={"anonymous_id": pl.String, "extra": pl.String},
+    )
+    await store.events.apply_import("one", frame, lambda *_: None)
+    states = [await store.load_state(person) for person in ("u:ann", "u:bob")]
+    assert states[0] == states[1]
+    assert states[0].types.tolist() == [EVENT_TYPE_CODES[kind]]
