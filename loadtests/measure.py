@@ -53,6 +53,12 @@ class Target:
         found = open_loop(self.server.address, self.requests, per_second=rate, seconds=seconds)
         self.sorted_s.append(list(found.sorted_s))
 
+    @property
+    def core_busy(self) -> list[float]:
+        """Share of its core that the server used, in percent, one value a round."""
+        pairs = zip(self.cpu_us, self.per_second, strict=True)
+        return [cpu_us * per_second / 1e4 for cpu_us, per_second in pairs]
+
     def latency_ms(self, share: float) -> list[float]:
         """Return a quantile of the latencies, one value a round."""
         return [1_000 * quantile(latencies, share) for latencies in self.sorted_s]
@@ -128,6 +134,7 @@ def rows_beside(floor: Target, targets: Sequence[Target]) -> list[Row]:
     measures: list[tuple[str, Callable[[Target], list[float]]]] = [
         ("requests/s", lambda target: target.per_second),
         ("us CPU/request", lambda target: target.cpu_us),
+        ("% of a core used", lambda target: target.core_busy),
         ("ms p50 at half load", lambda target: target.latency_ms(0.5)),
         ("ms p99 at half load", lambda target: target.latency_ms(0.99)),
     ]

@@ -85,6 +85,7 @@ def test_rows_have_the_form_of_the_contract(measured: list[Target]) -> None:
     assert [one["unit"] for one in rows[::2]] == [
         "requests/s",
         "us CPU/request",
+        "% of a core used",
         "ms p50 at half load",
         "ms p99 at half load",
     ]
