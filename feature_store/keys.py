@@ -7,15 +7,22 @@ key                            type    lives       holds (written by)
 ``r:{sNN}:PERSON``             string  for ever    packed rest of the state (the same)
 ``p:{sNN}:PERSON``             string  for ever    preferences as JSON (preferences)
 ``d:{sNN}:DAY:PERSON``         hash    3 days      digest of event id → digest of body
+``l:{sNN}:PERSON``             string  for ever    the user that a visitor became (``merging``)
+``m:{sNN}:PERSON``             hash    for ever    journal: visitor → when absorbed (``merging``)
+``c:{sNN}:MINUTE:PERSON``      string  2 minutes   events by public keys (``quota``)
 ``i:{sNN}:IMPORT``             set     7 days      persons to whom an import was added already
 ``e:{sNN}``                    stream  archived    accepted events, as JSON
 ``{cat}:ids``                  hash    for ever    item id → catalogue row: the authority
 ``{cat}:log``                  list    trimmed     changes of the catalogue since the file
 ``{cat}:start``                string  for ever    how many log entries were trimmed
 ``{cat}:sequence``             string  for ever    how many log entries there have ever been
+``{cat}:next``                 string  for ever    the next row that will be given
 ``{keys}:records``             hash    for ever    API key id → record as JSON
 ``{keys}:version``             string  for ever    changes with every change of a key
-``{archive}:leader``           string  8 s         name of the process that archives
+``c:{keys}``                   stream  archived    changes of API keys, as JSON (key store)
+``{archive}:leader``           string  7 s         name of the process that archives
+``{archive}:epoch``            string  for ever    random; another one: the server was emptied
+``{archive}:rebuilding``       string  a rebuild   name of the rebuild that is not finished
 =============================  ======  ==========  =============================================
 
 PERSON is ``u:<user id>`` or ``a:<anonymous id>`` (``schema.person_of``). Each person belongs to one
@@ -23,6 +30,7 @@ of 64 fixed shards; everything of one person carries the shard's tag, so that on
 slot of a cluster. The tag stands before the id: braces inside an id mean nothing.
 """
 
+import re
 import zlib
 from functools import lru_cache
 
@@ -32,9 +40,15 @@ CATALOGUE_IDS = "{cat}:ids"
 CATALOGUE_LOG = "{cat}:log"
 CATALOGUE_START = "{cat}:start"
 CATALOGUE_SEQUENCE = "{cat}:sequence"
+CATALOGUE_NEXT_ROW = "{cat}:next"
 KEY_RECORDS = "{keys}:records"
 KEY_VERSION = "{keys}:version"
+KEY_CHANGES = "c:{keys}"
+CHANGE_STREAMS = (KEY_CHANGES,)
+"""Streams of what changes without being an event; archived like the events."""
 ARCHIVER = "{archive}:leader"
+EPOCH = "{archive}:epoch"
+REBUILDING = "{archive}:rebuilding"
 
 DEDUPLICATION_TTL_S = 3 * 86_400
 IMPORT_MARKER_TTL_S = 7 * 86_400
@@ -71,6 +85,21 @@ def deduplication(person: str, day: int) -> str:
     return f"d:{shard_of(person)}:{day}:{person}"
 
 
+def link(person: str) -> str:
+    """Key of the user that a visitor became."""
+    return f"l:{shard_of(person)}:{person}"
+
+
+def merges(person: str) -> str:
+    """Key of the visitors whose history a user has taken over."""
+    return f"m:{shard_of(person)}:{person}"
+
+
+def quota(person: str, minute: int) -> str:
+    """Key of how many events a visitor sent in a minute (minutes since 1970)."""
+    return f"c:{shard_of(person)}:{minute}:{person}"
+
+
 def import_marker(shard: str, import_id: str) -> str:
     """Key of the persons of a shard to whom an import was added."""
     return f"i:{shard}:{import_id}"
@@ -79,3 +108,7 @@ def import_marker(shard: str, import_id: str) -> str:
 def events(shard: str) -> str:
     """Key of a shard's stream of accepted events."""
     return f"e:{shard}"
+
+
+OURS = re.compile(rb"([hrpdiec]:)?\{(s\d\d|cat|keys|archive)\}")
+"""What every key of ours begins with; whatever else a server holds is somebody else's."""

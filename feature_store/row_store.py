@@ -48,7 +48,12 @@ class RowStore:
             for start in range(0, len(missing), _CHUNK):
                 chunk = missing[start : start + _CHUNK]
                 rows = await self._allot(
-                    keys=[keys.CATALOGUE_IDS, keys.CATALOGUE_LOG, keys.CATALOGUE_SEQUENCE],
+                    keys=[
+                        keys.CATALOGUE_IDS,
+                        keys.CATALOGUE_LOG,
+                        keys.CATALOGUE_SEQUENCE,
+                        keys.CATALOGUE_NEXT_ROW,
+                    ],
                     args=chunk,
                 )
                 self._known.update(zip(chunk, rows, strict=True))
@@ -98,6 +103,8 @@ class RowStore:
                 pipeline.hset(keys.CATALOGUE_IDS, mapping=chunk)
             pipeline.set(keys.CATALOGUE_START, sequence)
             pipeline.set(keys.CATALOGUE_SEQUENCE, sequence)
+            # Not the number of ids: a row that was given but never written is not given again.
+            pipeline.set(keys.CATALOGUE_NEXT_ROW, catalogue.n_rows)
             await pipeline.execute()
         return True
 

@@ -18,6 +18,7 @@ end
 APPEND_EVENTS = (
     _COMPARE_AND_SET
     + """
+if redis.call('EXISTS', KEYS[7]) == 1 then return 0 end
 local n = tonumber(ARGV[6])
 for day = 3, 5 do
   for i = 0, n - 1 do
@@ -34,13 +35,15 @@ redis.call('EXPIRE', KEYS[3], ARGV[5])
 return 1
 """
 )
-"""Keys: hot, rest, the event ids of three days (the first is written), stream. Arguments: SHA-1 of
+"""Keys: hot, rest, the event ids of three days (the first is written), stream, link
+(a visitor who has become a user is not written to). Arguments: SHA-1 of
 hot and rest as read, the new hot and rest, TTL of the ids in seconds, n, then n times: digest of
 the event id, digest of the body, the event."""
 
 APPLY_IMPORT = (
     _COMPARE_AND_SET
     + """
+if redis.call('EXISTS', KEYS[4]) == 1 then return 0 end
 if redis.call('SADD', KEYS[3], ARGV[6]) == 0 then return 1 end
 put(KEYS[1], ARGV[3])
 put(KEYS[2], ARGV[4])
@@ -48,12 +51,12 @@ redis.call('EXPIRE', KEYS[3], ARGV[5])
 return 1
 """
 )
-"""Keys: hot, rest, the import's marker. Arguments: SHA-1 of hot and rest as read, the new hot and
-rest, TTL of the marker in seconds, the person. Adding twice has no effect."""
+"""Keys: hot, rest, the import's marker, link. Arguments: SHA-1 of hot and rest as read, the new hot
+and rest, TTL of the marker in seconds, the person. Adding twice has no effect."""
 
 ALLOT_ROWS = """
 local rows = {}
-local n = redis.call('HLEN', KEYS[1])
+local n = tonumber(redis.call('GET', KEYS[4]) or 0)
 for i, id in ipairs(ARGV) do
   local row = redis.call('HGET', KEYS[1], id)
   if not row then
@@ -65,7 +68,8 @@ for i, id in ipairs(ARGV) do
   end
   rows[i] = tonumber(row)
 end
+redis.call('SET', KEYS[4], n)
 return rows
 """
-"""Keys: ids, log, sequence of the catalogue. Arguments: item ids. Gives each id its row, a new one
+"""Keys: ids, log, sequence, next row of the catalogue. Arguments: item ids. Gives each id its row, a new one
 at the end where it has none, and notes new ones in the log."""

@@ -205,3 +205,11 @@ async def test_an_import_keeps_rows_and_trims_the_log(tmp_path: Path, store: Sto
     assert await store.catalogue.restore(loaded.catalogue, loaded.sequence)
     store.catalogue._known.clear()
     assert await store.catalogue.rows_of(["c", "new", "a"]) == [4, 5, 1]
+
+
+async def test_a_hole_is_not_given_again(tmp_path: Path, store: Store) -> None:
+    files = CatalogueFiles(tmp_path)
+    files.publish(merged_frame(Catalogue.empty(), pl.DataFrame({"item_id": ["a", "d"]}), [0, 3]), 0)
+    loaded = files.load()
+    assert await store.catalogue.restore(loaded.catalogue, loaded.sequence)
+    assert await store.catalogue.rows_of(["d", "e"]) == [3, 4]
