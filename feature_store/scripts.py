@@ -71,5 +71,5 @@ end
 redis.call('SET', KEYS[4], n)
 return rows
 """
-"""Keys: ids, log, sequence, next row of the catalogue. Arguments: item ids. Gives each id its row, a new one
-at the end where it has none, and notes new ones in the log."""
+"""Keys: ids, log, sequence, next row of the catalogue. Arguments: item ids. Gives each id its row,
+a new one at the end where it has none, and notes new ones in the log."""

@@ -14,12 +14,15 @@ from feature_store.item_columns import as_catalogue_frame
 from feature_store.schema import PURCHASE_CODE
 from feature_store.signals import FEATURES
 from feature_store.state import EMPTY_STATE, UserState, fold
+from recsvc.engine import Response
 from recsvc.retrieval import JoinedModel
 from recsvc.snapshot import Snapshot
 
 NOW_S = 1_750_000_000
 DAY_S = 86_400
 N_TASTES = 3
+N_MODEL, N_ALL = 60, 90
+"""Items that the small model knows, and items of the small catalogue."""
 DEFAULT_WEIGHTS = (-1.25, 1.31, 0.03, 0.32, 0.86, 0.24, 0.13, 0.81, 0.18, 1.0, 0.10)
 
 
@@ -87,3 +90,8 @@ def bought(*purchases: tuple[int, int]) -> UserState:
         np.full(len(rows), PURCHASE_CODE, dtype=np.uint8),
         (NOW_S - DAY_S * np.array(days)).astype(np.uint32),
     )
+
+
+def rows_of(response: Response) -> list[int]:
+    """Return the rows of a list, best first."""
+    return [chosen.row for chosen in response.chosen]
