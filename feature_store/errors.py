@@ -44,3 +44,7 @@ class OverloadedError(RecsvcError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RateLimitedError(OverloadedError):
+    """The caller sent more than it may in this time; the rest has to wait."""

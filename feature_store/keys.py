@@ -9,7 +9,7 @@ key                            type    lives       holds (written by)
 ``d:{sNN}:DAY:PERSON``         hash    3 days      digest of event id → digest of body
 ``l:{sNN}:PERSON``             string  for ever    the user that a visitor became (``merging``)
 ``m:{sNN}:PERSON``             hash    for ever    journal: visitor → when absorbed (``merging``)
-``c:{sNN}:MINUTE:PERSON``      string  2 minutes   events by public keys (``quota``)
+``q:{sNN}:MINUTE:PERSON``      string  2 minutes   events by public keys (``quota``)
 ``i:{sNN}:IMPORT``             set     7 days      persons to whom an import was added already
 ``e:{sNN}``                    stream  archived    accepted events, as JSON
 ``{cat}:ids``                  hash    for ever    item id → catalogue row: the authority
@@ -97,7 +97,7 @@ def merges(person: str) -> str:
 
 def quota(person: str, minute: int) -> str:
     """Key of how many events a visitor sent in a minute (minutes since 1970)."""
-    return f"c:{shard_of(person)}:{minute}:{person}"
+    return f"q:{shard_of(person)}:{minute}:{person}"
 
 
 def import_marker(shard: str, import_id: str) -> str:
@@ -110,5 +110,5 @@ def events(shard: str) -> str:
     return f"e:{shard}"
 
 
-OURS = re.compile(rb"([hrpdiec]:)?\{(s\d\d|cat|keys|archive)\}")
+OURS = re.compile(rb"([hrpdieclmq]:)?\{(s\d\d|cat|keys|archive)\}")
 """What every key of ours begins with; whatever else a server holds is somebody else's."""

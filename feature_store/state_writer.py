@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 import polars as pl
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from feature_store import keys, scripts
 from feature_store.errors import OverloadedError, StoreUnavailableError
@@ -31,6 +31,7 @@ from feature_store.schema import (
     EventType,
     person_of,
 )
+from feature_store.script_runner import ScriptRunner
 from feature_store.state import UserState, add, fold, fold_frame, join, pack, split, unpack
 
 ATTEMPTS = 50
@@ -95,7 +96,7 @@ class StateWriter:
         self._redis = redis
         self._rows = rows
         self._merger = merger
-        self._shas: dict[str, str] = {}
+        self._scripts = ScriptRunner(redis)
 
     async def append(self, events: Sequence[Event], *, trust: str = "server") -> AppendResult:
         """Store events of any number of people; they are durable when this returns.
@@ -181,7 +182,7 @@ class StateWriter:
             fresh = _without(delivery, [first is not None for first in known])
             if fresh.events:
                 calls.append(self._append_call(fresh, hot, rest, today))
-        outcomes = await self._run(scripts.APPEND_EVENTS, [call[1:] for call in calls])
+        outcomes = await self._scripts.run(scripts.APPEND_EVENTS, [call[1:] for call in calls])
         lost = [call[0] for call, wrote in zip(calls, outcomes, strict=True) if not wrote]
         accepted = sum(len(call[0].events) for call in calls) - sum(len(d.events) for d in lost)
         return lost + moved, AppendResult(accepted, duplicates, conflicts)
@@ -312,7 +313,7 @@ class StateWriter:
                     ],
                 )
             )
-        outcomes = await self._run(scripts.APPLY_IMPORT, calls)
+        outcomes = await self._scripts.run(scripts.APPLY_IMPORT, calls)
         return [one for one, wrote in zip(people, outcomes, strict=True) if not wrote]
 
     async def _targets(self, import_id: str, people: list[str]) -> dict[str, str]:
@@ -337,27 +338,6 @@ class StateWriter:
             if had_it:
                 del targets[visitor]
         return targets
-
-    async def _run(
-        self, script: str, calls: Iterable[tuple[list[str], list[bytes | str | int]]]
-    ) -> list[int]:
-        """Run one script many times in one round trip."""
-        calls = list(calls)
-        for _ in range(2):
-            if script not in self._shas:
-                self._shas[script] = await self._redis.script_load(script)
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for names, arguments in calls:
-                    pipeline.evalsha(self._shas[script], len(names), *names, *arguments)
-                outcomes = await pipeline.execute(raise_on_error=False)
-            errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-            if not errors:
-                return outcomes
-            if not all(isinstance(error, NoScriptError) for error in errors):
-                raise errors[0]
-            # The server was restarted or flushed: it wrote nothing and needs the script again.
-            del self._shas[script]
-        raise StoreUnavailableError("the server does not keep its scripts")
 
 
 def fact_codes(columns: Sequence[str]) -> pl.Expr:

@@ -1,8 +1,9 @@
 """What the service asks of Redis, as whole use cases.
 
 One object for a process: :class:`Store` reads the context of a request in batches; its parts write
-events (`events`), give rows to items (`catalogue`), keep API keys (`keys`) and hand accepted
-events to the archive (`streams`).
+events (`events`), join visitors to users (`merger`), count what the public sends (`quota`), give
+rows to items (`catalogue`), keep API keys (`keys`) and hand accepted events to the archive
+(`streams`).
 """
 
 import asyncio
@@ -16,6 +17,8 @@ from feature_store import keys
 from feature_store.batching import BatchedReader
 from feature_store.errors import StoreUnavailableError
 from feature_store.key_store import KeyStore
+from feature_store.merging import Merger, read_link
+from feature_store.quota import Quota
 from feature_store.row_store import RowStore
 from feature_store.schema import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState, join, unpack
@@ -60,7 +63,9 @@ class Store:
         )
         self._reader = BatchedReader(url, read_timeout_s)
         self.catalogue = RowStore(self._redis)
-        self.events = StateWriter(self._redis, self.catalogue)
+        self.merger = Merger(self._redis)
+        self.events = StateWriter(self._redis, self.catalogue, self.merger)
+        self.quota = Quota(self._redis)
         self.keys = KeyStore(self._redis)
         self.streams = StreamStore(self._redis)
 
@@ -106,7 +111,7 @@ class Store:
         Parameters
         ----------
         person : str or None
-            ``schema.person_of``; ``None`` for nobody.
+            ``schema.person_of``; ``None`` for nobody. A visitor who has signed in is the user.
 
         Raises
         ------
@@ -116,9 +121,13 @@ class Store:
         if person is None:
             (sequence,) = await self._reader.get((keys.CATALOGUE_SEQUENCE,))
             return UserContext(EMPTY_STATE, NO_PREFERENCES, int(sequence or 0))
-        hot, preferences, sequence = await self._reader.get(
-            (keys.hot(person), keys.preferences(person), keys.CATALOGUE_SEQUENCE)
-        )
+        names = (keys.hot(person), keys.preferences(person), keys.CATALOGUE_SEQUENCE)
+        if person.startswith("a:"):
+            hot, preferences, sequence, link = await self._reader.get((*names, keys.link(person)))
+            if (signed_in := read_link(link)) is not None:
+                return await self.load_context(signed_in.person)
+        else:
+            hot, preferences, sequence = await self._reader.get(names)
         return UserContext(
             unpack(hot) if hot else EMPTY_STATE,
             Preferences.model_validate_json(preferences) if preferences else NO_PREFERENCES,

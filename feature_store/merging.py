@@ -1,0 +1,298 @@
+"""A visitor signs in: the history of ``a:ANON`` joins that of ``u:USER``, across shards.
+
+The two may live on two nodes, so no script can do it at once. Four steps do, each of them one
+script on one shard, or a read:
+
+1. **Seal** (visitor's shard): set the link ``l:`` to ``>u:USER`` unless there is one, and append
+   the merge to the visitor's stream. From now on nobody writes to the visitor's state: the scripts
+   that append events and imports refuse when there is a link, and their callers follow it.
+2. **Read** the visitor's state, preferences and remembered event ids. They change no more.
+3. **Absorb** (user's shard): if the journal ``m:`` of the user does not name the visitor yet, set
+   the user's state to the sum of both, the preferences to the stricter of both, add the event ids
+   (under digests of their own, so that the visitor's ``e1`` is not the user's ``e1``) and write the
+   name into the journal, all in one compare-and-set.
+4. **Clear** (visitor's shard): set the link to ``=u:USER`` and delete what was absorbed.
+
+Why a crash between any two is safe: after 1 nothing is lost or counted, it only waits in the
+visitor's keys; whoever comes next - a second call, or the visitor's next event - meets ``>`` and
+does 2 to 4 first. It must: before 3 the user's ids do not contain the visitor's, so an event that
+is sent again would count twice. After 3 the journal turns a second absorption into nothing, whoever
+does it and however late. 4 is one script, and only deletes what 3 has stored. Two who help at the
+same time do the same.
+
+In the log a merge is a row of type ``merge`` with both ids. It is appended in step 1, so it is
+there exactly if the link is; `merged_people` repeats all merges over a log, in any order, and gives
+what all four steps give, as adding states is commutative.
+
+A link is for ever and the first one wins: a visitor who is somebody already cannot become
+somebody else (`ConflictError`).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+import polars as pl
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from feature_store import keys
+from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
+from feature_store.schema import NO_PREFERENCES, Preferences, format_time, person_of
+from feature_store.state import add, join, pack, split, unpack
+
+ROW_TYPE = "merge"
+"""The ``type`` of a merge in streams and log; it is no event."""
+SEALED, CLEARED = b">", b"="
+ATTEMPTS = 50
+_DAY_S = 86_400
+
+_SEAL = """
+local link = redis.call('GET', KEYS[1])
+if link then return link end
+redis.call('SET', KEYS[1], ARGV[1])
+redis.call('XADD', KEYS[2], '*', 'e', ARGV[2])
+return 'new'
+"""
+_ABSORB = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 1 end
+local function same(key, digest)
+  return redis.sha1hex(redis.call('GET', key) or '') == digest
+end
+for i = 1, 3 do
+  if not same(KEYS[1 + i], ARGV[3 + i]) then return 0 end
+end
+for i = 1, 3 do
+  if ARGV[6 + i] ~= '' then redis.call('SET', KEYS[1 + i], ARGV[6 + i]) end
+end
+local at = 10
+for day = 5, 7 do
+  local n = tonumber(ARGV[at])
+  for i = 1, n do
+    redis.call('HSET', KEYS[day], ARGV[at + 2 * i - 1], ARGV[at + 2 * i])
+  end
+  if n > 0 then redis.call('EXPIRE', KEYS[day], ARGV[3]) end
+  at = at + 1 + 2 * n
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+_CLEAR = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+for i = 2, #KEYS do redis.call('DEL', KEYS[i]) end
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Whose a visitor's events are.
+
+    Parameters
+    ----------
+    person : str
+        Key of the user, ``u:...``.
+    complete : bool
+        Whether the visitor's own state has been absorbed.
+    """
+
+    person: str
+    complete: bool
+
+
+def read_link(value: bytes | None) -> Link | None:
+    """Read the value of a link key; ``None`` for a visitor who is nobody else."""
+    return None if value is None else Link(value[1:].decode(), value[:1] == CLEARED)
+
+
+def linked_digest(visitor: str, digest: bytes) -> bytes:
+    """Return the digest of a visitor's event id among those of the user.
+
+    Parameters
+    ----------
+    visitor : str
+        Key of the visitor, ``a:...``.
+    digest : bytes
+        Digest of trust class and event id.
+    """
+    return hashlib.blake2b(digest + visitor.encode(), digest_size=8).digest()
+
+
+def stricter(one: Preferences, other: Preferences) -> Preferences:
+    """Return what holds when both hold: everything that either hides, personal only if both are."""
+    return Preferences(
+        hidden_items=one.hidden_items | other.hidden_items,
+        hidden_brands=one.hidden_brands | other.hidden_brands,
+        hidden_categories=one.hidden_categories | other.hidden_categories,
+        personalization=one.personalization and other.personalization,
+    )
+
+
+def merged_people(log: pl.LazyFrame) -> pl.LazyFrame:
+    """Repeat the merges of a log: a visitor's events become the user's.
+
+    Parameters
+    ----------
+    log : LazyFrame
+        Columns of ``event_log.EVENT_LOG_SCHEMA``, rows of type ``merge`` among them.
+
+    Returns
+    -------
+    LazyFrame
+        The events without those rows; ``user_id`` is filled in where the visitor signed in. The
+        rule that a person is ``user_id``, or ``anonymous_id`` when there is none, then holds.
+    """
+    is_merge = pl.col("type") == ROW_TYPE
+    links = (
+        log.filter(is_merge)
+        .select("anonymous_id", pl.col("user_id").alias("_signed_in"), "timestamp")
+        .sort("timestamp")
+        .unique("anonymous_id", keep="first")
+        .drop("timestamp")
+    )
+    joined = log.filter(~is_merge).join(links, on="anonymous_id", how="left")
+    return joined.with_columns(pl.coalesce("user_id", "_signed_in").alias("user_id")).drop(
+        "_signed_in"
+    )
+
+
+class Merger:
+    """Joins visitors to users.
+
+    Parameters
+    ----------
+    redis : Redis
+        The client of the process.
+    """
+
+    def __init__(self, redis: "Redis") -> None:
+        # redis-py types each answer as everything that any of its clients could return.
+        self._redis: Any = redis
+        self._seal = redis.register_script(_SEAL)
+        self._absorb = redis.register_script(_ABSORB)
+        self._clear = redis.register_script(_CLEAR)
+
+    async def merge(self, user_id: str, anonymous_id: str, now: datetime) -> bool:
+        """Join a visitor to a user, or complete what was begun.
+
+        Parameters
+        ----------
+        user_id, anonymous_id : str
+            Who turned out to be whom.
+        now : datetime
+            What the time is.
+
+        Returns
+        -------
+        bool
+            ``False`` if there was nothing left to do.
+
+        Raises
+        ------
+        ConflictError
+            If the visitor is another user.
+        StoreUnavailableError, OverloadedError
+            If it is not complete; call again.
+        """
+        visitor, user = person_of(None, anonymous_id), person_of(user_id, None)
+        assert visitor is not None
+        assert user is not None
+        try:
+            link = await self._seal_visitor(user_id, anonymous_id, now)
+            if link.person != user:
+                raise ConflictError("the visitor has signed in as another user before")
+            if link.complete:
+                return False
+            await self.complete(visitor, user, now)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the merge is not complete: {error}") from error
+        return True
+
+    async def _seal_visitor(self, user_id: str, anonymous_id: str, now: datetime) -> Link:
+        visitor, user = f"a:{anonymous_id}", f"u:{user_id}"
+        digest = hashlib.blake2b(orjson.dumps([visitor, user]), digest_size=16).hexdigest()
+        body = orjson.dumps(
+            {
+                "event_id": f"merge-{digest}",
+                "type": ROW_TYPE,
+                "user_id": user_id,
+                "anonymous_id": anonymous_id,
+                "timestamp": format_time(now),
+                "trust": "server",
+            },
+            option=orjson.OPT_SORT_KEYS,
+        )
+        names = [keys.link(visitor), keys.events(keys.shard_of(visitor))]
+        value: bytes = await self._seal(keys=names, args=[SEALED + user.encode(), body])
+        found = read_link(None if value == b"new" else value)
+        return found or Link(user, complete=False)
+
+    async def complete(self, visitor: str, user: str, now: datetime) -> None:
+        """Do what follows the sealing; harmless when others do it too.
+
+        Parameters
+        ----------
+        visitor, user : str
+            Keys of the two; the visitor's link says ``user``.
+        now : datetime
+            What the time is.
+
+        Raises
+        ------
+        OverloadedError
+            If others changed the user faster than this could.
+        """
+        today = int(now.timestamp()) // _DAY_S
+        days = [today - age for age in range(3)]
+        theirs = [keys.deduplication(visitor, day) for day in days]
+        own = [keys.hot(visitor), keys.rest(visitor), keys.preferences(visitor)]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.mget(own)
+            for name in theirs:
+                pipeline.hgetall(name)
+            (hot, rest, chosen), *ids = await pipeline.execute()
+        addition = join(unpack(hot), unpack(rest))
+        remembered: list[bytes | int] = []
+        for known in ids:
+            remembered.append(len(known))
+            for digest, body in known.items():
+                remembered += (linked_digest(visitor, digest), body)
+        names = [keys.hot(user), keys.rest(user), keys.preferences(user)]
+        theirs_at_user = [keys.deduplication(user, day) for day in days]
+        for _ in range(ATTEMPTS):
+            values = await self._redis.mget(names)
+            new_hot, new_rest = split(add(join(unpack(values[0]), unpack(values[1])), addition))
+            arguments: list[bytes | str | int] = [
+                visitor,
+                int(now.timestamp()),
+                keys.DEDUPLICATION_TTL_S,
+                *(hashlib.sha1(one or b"", usedforsecurity=False).hexdigest() for one in values),
+                pack(new_hot),
+                pack(new_rest),
+                _joined(values[2], chosen),
+                *remembered,
+            ]
+            journal = [keys.merges(user), *names, *theirs_at_user]
+            if await self._absorb(keys=journal, args=arguments):
+                break
+        else:
+            raise OverloadedError("the user is written to by too many at once", 1.0)
+        signed_in = user.encode()
+        await self._clear(
+            keys=[keys.link(visitor), *own, *theirs],
+            args=[SEALED + signed_in, CLEARED + signed_in],
+        )
+
+
+def _joined(mine: bytes | None, theirs: bytes | None) -> bytes:
+    """Return the stricter of two preferences as JSON; no bytes when neither said anything."""
+    if theirs is None:
+        return mine or b""
+    one, other = (
+        Preferences.model_validate_json(value) if value else NO_PREFERENCES
+        for value in (mine, theirs)
+    )
+    return stricter(one, other).model_dump_json().encode()
