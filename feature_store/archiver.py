@@ -2,18 +2,24 @@
 
 A round reads what came since the last one, writes it like an import (staged, committed by one
 journal, moved into place), notes how far it came, and trims. Killed anywhere, the next round goes
-on: what has no journal is read again, what has one is not.
+on: what has no journal is read again, what has one is not. What changed without being an event (API
+keys, rows of the catalogue) takes the same way into the ``change_log``.
 """
 
 import asyncio
+import contextlib
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import polars as pl
 
+from feature_store.change_log import ChangeLog
+from feature_store.change_store import CATALOGUE, Changes
+from feature_store.compaction import compact_all
 from feature_store.errors import ConflictError, StoreUnavailableError
 from feature_store.event_log import EVENT_KEY, EVENT_LOG_SCHEMA, EventLog, scan_files
 from feature_store.files import write_json
@@ -22,14 +28,18 @@ from feature_store.stream_store import START, Entry, Position, StreamStore
 KIND = "archive"
 """What the journal of a round says in ``info``, so that no importer takes it for an import."""
 ROUND_ENTRIES = 2_000
-LEASE_S = 8.0
+LEASE_S = 7.0
 ROUND_S = 2.0
+COMPACT_EVERY_S = 300.0
 
 _KNOWN_FIELDS = frozenset(EVENT_LOG_SCHEMA) | {"unit_price"}
+_AGAIN_S = 0.1
+
+T = TypeVar("T")
 
 
 class Archiver:
-    """Moves accepted events into the log.
+    """Moves accepted events, and all other changes, into the archive.
 
     Parameters
     ----------
@@ -41,8 +51,11 @@ class Archiver:
 
     def __init__(self, streams: StreamStore, log: EventLog) -> None:
         self._streams = streams
+        self._changes = streams.changes
         self._log = log
+        self._change_log = ChangeLog(log.events.parent)
         self._marks_path = log.imports / "archived.json"
+        self._compacted_s = time.monotonic()
         self.holder = secrets.token_hex(8)
 
     async def run_once(self) -> int:
@@ -51,8 +64,8 @@ class Archiver:
         Returns
         -------
         int
-            How many stream entries left the server; 0 when nothing waited or an import holds the
-            log.
+            How many events left the server; 0 when none waited, or when an import or a rebuild
+            holds the log.
 
         Raises
         ------
@@ -66,11 +79,40 @@ class Archiver:
             return 0
 
     async def run_all(self) -> int:
-        """Archive until nothing waits; return how many entries left the server."""
+        """Archive until nothing waits; return how many events left the server."""
         total = 0
         while moved := await self.run_once():
             total += moved
         return total
+
+    async def drain(self, tell: Callable[[int, int], None]) -> int:
+        """Archive all that was accepted before this call, or wait while another process does.
+
+        Parameters
+        ----------
+        tell : callable
+            Called with the number of events that have gone and of those that waited at first.
+
+        Returns
+        -------
+        int
+            How many events waited.
+        """
+        upto = await self._streams.ends()
+        first = await self._streams.length()
+        moved = -1
+        # Once at least: rows of the catalogue wait in no stream.
+        while moved < 0 or await self._streams.waiting(upto):
+            if await self._streams.lead(self.holder, LEASE_S):
+                moved = await self.run_once()
+            elif moved < 0:
+                moved = 0
+            tell(max(0, min(first, first - await self._streams.length())), first)
+            if not moved:
+                await asyncio.sleep(_AGAIN_S)
+        await self._streams.resign(self.holder)
+        tell(first, first)
+        return first
 
     async def run_for_ever(self, tell: Callable[[int], Awaitable[None]] | None = None) -> None:
         """Archive while this process has the lease; otherwise wait for it.
@@ -78,10 +120,12 @@ class Archiver:
         Parameters
         ----------
         tell : callable or None
-            Awaited after each round with the number of entries that it moved.
+            Awaited after each round with the number of events that it moved.
         """
+        task = asyncio.current_task()
         try:
-            while True:
+            # A library that swallows the cancellation must not keep this loop alive.
+            while task is None or not task.cancelling():
                 try:
                     if await self._streams.lead(self.holder, LEASE_S):
                         moved = await self.run_once()
@@ -89,61 +133,120 @@ class Archiver:
                             await tell(moved)
                         if moved:
                             continue
+                        await self._compact_now_and_then()
                 except StoreUnavailableError:
                     pass  # asked again after the pause; what waits, waits in the server
                 await asyncio.sleep(ROUND_S)
         finally:
-            await self._streams.resign(self.holder)
+            # The lease ends by itself; an error here would take the place of the cancellation.
+            with contextlib.suppress(StoreUnavailableError):
+                await self._streams.resign(self.holder)
+
+    async def compact(self) -> int:
+        """Merge small files of the log; return of how many days."""
+        try:
+            with self._log.importing():
+                return await _whole(lambda: compact_all(self._log, time.time()))
+        except ConflictError:
+            return 0
+
+    async def _compact_now_and_then(self) -> None:
+        if time.monotonic() - self._compacted_s >= COMPACT_EVERY_S:
+            self._compacted_s = time.monotonic()
+            await self.compact()
 
     async def _round(self) -> int:
-        self._log.discard_unfinished()
-        marks = self._recover()
+        epoch = await self._streams.epoch()
+        if epoch is None:
+            return 0
+        marks, sequence = await _whole(lambda: self._recover(epoch))
         # A round that was killed after its journal has not trimmed yet.
         await self._streams.trim(marks)
         entries = await self._streams.read(marks, ROUND_ENTRIES)
-        if not entries:
-            return 0
+        # Read after the events and written before them: the rows of their items are among them.
+        changes = await self._changes.read(sequence)
+        if changes:
+            sequence = await _whole(lambda: self._write_changes(epoch, changes, sequence))
+            await self._changes.trim(changes)
         for entry in entries:
             marks[entry.shard] = max(marks.get(entry.shard, START), entry.position)
-        await asyncio.to_thread(self._write, entries, marks)
-        await self._streams.trim(marks)
+        if entries or changes:
+            document = {"epoch": epoch, "marks": marks, "catalogue_sequence": sequence}
+            await _whole(lambda: self._write(entries, document))
+        if entries:
+            await self._streams.trim(marks)
         return len(entries)
 
-    def _write(self, entries: Sequence[Entry], marks: dict[str, Position]) -> None:
+    def _write_changes(self, epoch: str, found: Sequence[Changes], sequence: int) -> int:
+        """Write changes into the change log; return up to where the catalogue's are known."""
+        for changes in found:
+            self._change_log.write(changes.name, epoch, changes.ids, changes.bodies)
+            if changes.name == CATALOGUE:
+                sequence = int(changes.ids[-1])
+        return sequence
+
+    def _write(self, entries: Sequence[Entry], document: dict[str, Any]) -> None:
+        if not entries:
+            write_json(self._marks_path, document)
+            return
         events = as_log_frame([orjson.loads(entry.body) for entry in entries])
-        days = events["timestamp"].dt.date()
-        known = scan_files(self._log.files(days.min(), days.max()))  # type: ignore[arg-type]
         key = [*EVENT_KEY, "trust"]
-        fresh = events.unique(key, keep="first", maintain_order=True).join(
-            known.select(key).collect(), on=key, how="anti", nulls_equal=True
-        )
+        events = events.unique(key, keep="first", maintain_order=True)
+        days = events["timestamp"].dt.date().unique()
+        known = scan_files(path for day in days for path in self._log.files(day, day))
+        again = known.select(key).join(events.lazy(), on=key, how="semi", nulls_equal=True)
+        fresh = events.join(again.collect(engine="streaming"), on=key, how="anti", nulls_equal=True)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         pending = self._log.begin(f"live-{stamp}-{secrets.token_hex(2)}")
         pending.write(fresh)
-        journal = pending.commit({"kind": KIND, "marks": marks})
-        write_json(self._marks_path, {"marks": marks})
+        journal = pending.commit({"kind": KIND, **document})
+        write_json(self._marks_path, document)
         self._log.finish(journal.import_id)
+        self._log.forget(journal.import_id)
 
-    def _recover(self) -> dict[str, Position]:
-        """Return how far the log reaches, with what killed rounds had committed."""
-        marks = self._read_marks()
+    def _recover(self, epoch: str) -> tuple[dict[str, Position], int]:
+        """Return how far the archive reaches, with what killed rounds had committed.
+
+        Places of another epoch mean nothing: the server was emptied, and all that it holds is new.
+        """
+        self._log.discard_unfinished()
         pending = [journal for journal in self._log.pending() if journal.info.get("kind") == KIND]
-        for journal in pending:
-            for shard, (milliseconds, number) in journal.info["marks"].items():
+        documents = [self._read_marks(), *(journal.info for journal in pending)]
+        marks: dict[str, Position] = {}
+        sequence = 0
+        for document in documents:
+            if document.get("epoch") != epoch:
+                continue
+            sequence = max(sequence, document["catalogue_sequence"])
+            for shard, (milliseconds, number) in document["marks"].items():
                 marks[shard] = max(marks.get(shard, START), (milliseconds, number))
         if pending:
             with self._log.committing():
-                write_json(self._marks_path, {"marks": marks})
+                write_json(
+                    self._marks_path,
+                    {"epoch": epoch, "marks": marks, "catalogue_sequence": sequence},
+                )
             for journal in pending:
                 self._log.finish(journal.import_id)
-        return marks
+                self._log.forget(journal.import_id)
+        return marks, sequence
 
-    def _read_marks(self) -> dict[str, Position]:
+    def _read_marks(self) -> dict[str, Any]:
         try:
-            document = orjson.loads(self._marks_path.read_bytes())
+            document: dict[str, Any] = orjson.loads(self._marks_path.read_bytes())
         except FileNotFoundError:
             return {}
-        return {shard: (mark[0], mark[1]) for shard, mark in document["marks"].items()}
+        return document
+
+
+async def _whole(work: Callable[[], T]) -> T:
+    """Run something in a thread, and to its end: whoever is cancelled holds the log until then."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def as_log_frame(bodies: Sequence[dict[str, Any]]) -> pl.DataFrame:

@@ -114,13 +114,24 @@ class EventLog:
         """List the log's files of the days from `first` to `last`, both included, by day."""
         if not self.events.is_dir():
             return []
+        merged = self.superseded()
         chosen: list[Path] = []
         for folder in sorted(self.events.glob("date=????-??-??")):
             day = folder.name.removeprefix("date=")
             if (first and day < first.isoformat()) or (last and day > last.isoformat()):
                 continue
-            chosen.extend(sorted(folder.glob("*.parquet")))
+            found = (path for path in folder.glob("*.parquet") if _name(path) not in merged)
+            chosen.extend(sorted(found))
         return chosen
+
+    def superseded(self) -> set[str]:
+        """Name the files whose events stand in a merged file too (``compaction``)."""
+        names: set[str] = set()
+        for folder in self.imports.glob("compact-*"):
+            for name in (_JOURNAL, _DONE):
+                with suppress(FileNotFoundError):
+                    names.update(_read_journal(folder / name).info["supersedes"])
+        return names
 
     def count(self) -> int:
         """Return how many events the log holds."""
@@ -175,6 +186,14 @@ class EventLog:
         with suppress(FileNotFoundError):
             (folder / _JOURNAL).replace(folder / _DONE)
         shutil.rmtree(folder / _STAGING, ignore_errors=True)
+
+    def completed(self, prefix: str) -> list[Journal]:
+        """List what `finish` was called for and whose name begins with `prefix`."""
+        return [_read_journal(path) for path in sorted(self.imports.glob(f"{prefix}*/{_DONE}"))]
+
+    def forget(self, import_id: str) -> None:
+        """Remove the memory of a finished import; its events stay."""
+        shutil.rmtree(self.imports / import_id, ignore_errors=True)
 
     def discard_unfinished(self) -> list[str]:
         """Remove what killed imports left behind before they counted. Hold `importing` around it.
@@ -306,6 +325,11 @@ def scan_files(files: Iterable[Path]) -> pl.LazyFrame:
         missing_columns="insert",
         extra_columns="ignore",
     )
+
+
+def _name(path: Path) -> str:
+    """Return what a journal calls a file of the log."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def _read_journal(path: Path) -> Journal:

@@ -1,7 +1,9 @@
 """API keys as the store keeps them: records by id, with an HMAC instead of the key."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import orjson
 from pydantic import Field
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -45,9 +47,20 @@ class KeyStore:
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hset(keys.KEY_RECORDS, record.key_id, record.model_dump_json())
                 pipeline.incr(keys.KEY_VERSION)
+                # The same transaction: what the server knows, the archive will know.
+                pipeline.xadd(keys.KEY_CHANGES, {"e": _change(record)})
                 await pipeline.execute()
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the key was not stored: {error}") from error
+
+    async def replay(self, changes: Sequence[dict[str, Any]]) -> None:
+        """Teach an emptied server the records that the archive holds, in their order."""
+        records = [KeyRecord.model_validate(change["record"]) for change in changes]
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for record in records:
+                pipeline.hset(keys.KEY_RECORDS, record.key_id, record.model_dump_json())
+            pipeline.incrby(keys.KEY_VERSION, len(records))
+            await pipeline.execute()
 
     async def get(self, key_id: str) -> KeyRecord:
         """Return one record.
@@ -77,3 +90,7 @@ class KeyStore:
             return int(await self._redis.get(keys.KEY_VERSION) or 0)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the keys cannot be read: {error}") from error
+
+
+def _change(record: KeyRecord) -> bytes:
+    return orjson.dumps({"kind": "key", "record": record.model_dump(mode="json")})

@@ -1,11 +1,13 @@
 """The streams of accepted events: read in order, trimmed behind what the archive holds."""
 
+import secrets
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feature_store import keys
+from feature_store.change_store import ChangeStore
 from feature_store.errors import StoreUnavailableError
 
 Position = tuple[int, int]
@@ -44,7 +46,7 @@ class Entry:
 
 
 class StreamStore:
-    """Reads and trims the shards' streams, and says who may do so.
+    """Reads and trims the shards' streams, and says who may do so; `changes` has all but events.
 
     Parameters
     ----------
@@ -54,6 +56,7 @@ class StreamStore:
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
+        self.changes = ChangeStore(redis)
         self._renew = redis.register_script(_RENEW)
         self._release = redis.register_script(_RELEASE)
 
@@ -97,6 +100,49 @@ class StreamStore:
                 await pipeline.execute()
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the streams cannot be trimmed: {error}") from error
+
+    async def ends(self) -> dict[str, Position]:
+        """Return the position of the newest entry of every stream that is not empty."""
+        names = {shard: keys.events(shard) for shard in keys.shards()}
+        names |= {name: name for name in keys.CHANGE_STREAMS}
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for name in names.values():
+                    pipeline.xrevrange(name, count=1)
+                read = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the streams cannot be read: {error}") from error
+        return {
+            name: _position(found[0][0]) for name, found in zip(names, read, strict=True) if found
+        }
+
+    async def waiting(self, upto: dict[str, Position]) -> int:
+        """Return how many of the streams still hold something that is not newer than `upto`."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for name, position in upto.items():
+                    stream = name if name in keys.CHANGE_STREAMS else keys.events(name)
+                    pipeline.xrange(stream, max=_text(position), count=1)
+                return sum(map(bool, await pipeline.execute()))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the streams cannot be read: {error}") from error
+
+    async def epoch(self) -> str | None:
+        """Return the name of the server's memory, which is another one after it was emptied.
+
+        Returns
+        -------
+        str or None
+            ``None`` while a rebuild is not finished: nothing may be archived meanwhile.
+        """
+        try:
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.set(keys.EPOCH, secrets.token_hex(8), nx=True)
+                pipeline.mget(keys.EPOCH, keys.REBUILDING)
+                _, (epoch, rebuilding) = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the server cannot be read: {error}") from error
+        return None if rebuilding else str(epoch.decode())
 
     async def length(self) -> int:
         """Return how many accepted events are not yet in the archive."""

@@ -1,0 +1,129 @@
+"""What changes on the server without being an event, on its way into the archive."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from feature_store import keys
+from feature_store.errors import StoreUnavailableError
+
+CATALOGUE = "catalogue"
+"""Name of the catalogue's changes; the others are named by what their stream's tag holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Some changes of one kind, in their order.
+
+    Parameters
+    ----------
+    name : str
+        ``keys``, ``catalogue``, ...
+    ids : list of str
+        Place of each: the id in its stream, or its number in the catalogue's log.
+    bodies : list of dict
+        What changed.
+    """
+
+    name: str
+    ids: list[str]
+    bodies: list[dict[str, Any]]
+
+
+class ChangeStore:
+    """Reads the changes and trims their streams.
+
+    Parameters
+    ----------
+    redis : Redis
+        The client of the process.
+    """
+
+    def __init__(self, redis: "Redis") -> None:
+        self._redis = redis
+
+    async def read(self, catalogue_sequence: int, count: int = 1_000_000) -> list[Changes]:
+        """Return what is not yet in the archive.
+
+        Parameters
+        ----------
+        catalogue_sequence : int
+            How many changes of the catalogue the archive knows.
+        count : int
+            At most so many of each kind.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the server does not answer.
+        """
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for stream in keys.CHANGE_STREAMS:
+                    pipeline.xrange(stream, count=count)
+                streams = await pipeline.execute()
+            found = [_streamed(*one) for one in zip(keys.CHANGE_STREAMS, streams, strict=True)]
+            found.append(await self._of_catalogue(catalogue_sequence, count))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the changes cannot be read: {error}") from error
+        return [changes for changes in found if changes.ids]
+
+    async def _of_catalogue(self, known: int, count: int) -> Changes:
+        """Return changes of the catalogue; those before its log's start are in its file."""
+        for _ in range(3):
+            start = int(await self._redis.get(keys.CATALOGUE_START) or 0)
+            first = max(0, known - start)
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.get(keys.CATALOGUE_START)
+                pipeline.lrange(keys.CATALOGUE_LOG, first, first + count - 1)
+                now, entries = await pipeline.execute()
+            if int(now or 0) == start:
+                break
+        else:
+            entries, start, first = [], 0, 0
+        ids = [str(start + first + at + 1) for at in range(len(entries))]
+        # As text: a rebuilt server shall hold the very same bytes.
+        return Changes(CATALOGUE, ids, [{"entry": entry.decode()} for entry in entries])
+
+    async def trim(self, archived: list[Changes]) -> None:
+        """Forget what the archive holds; the catalogue's log is trimmed by its own file."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for changes in archived:
+                    if changes.name != CATALOGUE:
+                        pipeline.xdel(stream_of(changes.name), *changes.ids)
+                await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the changes cannot be trimmed: {error}") from error
+
+    async def restore_catalogue(self, changes: list[tuple[int, dict[str, Any]]]) -> None:
+        """Teach a server that knows the catalogue's file the changes that came after it.
+
+        Parameters
+        ----------
+        changes : list of (int, dict)
+            Number and body of each, without a gap, the first one after the file's.
+        """
+        if not changes:
+            return
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for _, body in changes:
+                change = orjson.loads(body["entry"])
+                pipeline.hsetnx(keys.CATALOGUE_IDS, change["item_id"], change["row"])
+                pipeline.rpush(keys.CATALOGUE_LOG, body["entry"])
+            pipeline.set(keys.CATALOGUE_SEQUENCE, changes[-1][0])
+            await pipeline.execute()
+
+
+def stream_of(name: str) -> str:
+    """Return the stream of a kind of change."""
+    return f"c:{{{name}}}"
+
+
+def _streamed(stream: str, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> Changes:
+    name = stream.removeprefix("c:{").removesuffix("}")
+    ids = [entry_id.decode() for entry_id, _ in entries]
+    return Changes(name, ids, [orjson.loads(fields[b"e"]) for _, fields in entries])
