@@ -42,7 +42,7 @@ class ScriptRunner:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for names, arguments in calls:
                     pipeline.evalsha(self._shas[script], len(names), *names, *arguments)
-                outcomes = await pipeline.execute(raise_on_error=False)
+                outcomes: list[Any] = await pipeline.execute(raise_on_error=False)
             errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
             if not errors:
                 return outcomes

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
-from recsvc.api import events, items, models, ops, recommendations, users
+from recsvc.api import events, foreign, items, models, ops, recommendations, users
 from recsvc.api.docs import add_docs
 from recsvc.api.edge import Edge
 from recsvc.api.openapi import install
@@ -59,7 +59,7 @@ def create_app(worker: Worker) -> ASGIApp:
         },
     )
     app.state.worker = worker
-    routers = [one.router for one in (recommendations, events, items, users, models, ops)]
+    routers = [one.router for one in (recommendations, events, foreign, items, users, models, ops)]
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes]

@@ -40,6 +40,9 @@ SCOPES = (
 """Everything that a key may be allowed to do."""
 
 KEY_PREFIX = "rk_"
+PUBLIC_KEY_PREFIX = "pk_"
+PUBLIC_SCOPES = frozenset({"recs:read", "events:write"})
+"""What a key that stands in a page's source may be allowed at most."""
 REALM = "recsvc"
 SECRET_FILE = "secret"  # noqa: S105 - a file's name
 POLL_S = 2.0
@@ -47,7 +50,7 @@ POLL_S = 2.0
 
 MIN_LOOKUP_INTERVAL_S = 0.2
 
-_KEY = re.compile(rb"rk_[A-Za-z0-9_-]{43}")
+_KEY = re.compile(rb"[rp]k_[A-Za-z0-9_-]{43}")
 
 
 class UnauthorizedError(RecsvcError):
@@ -74,6 +77,8 @@ class Principal:
         The shop's backend, a browser with a public key, or a signed-in customer.
     user_id : str or None
         The one customer that a customer token speaks for.
+    origins : tuple of str
+        Pages that may use a public key, such as ``https://shop.example``; empty for any.
     """
 
     key_id: str
@@ -81,6 +86,7 @@ class Principal:
     scopes: frozenset[str]
     kind: Literal["server", "public", "customer"] = "server"
     user_id: str | None = None
+    origins: tuple[str, ...] = ()
 
 
 class KeySource(Protocol):
@@ -98,6 +104,9 @@ def new_key(
     name: str,
     scopes: Iterable[str],
     now: datetime,
+    *,
+    public: bool = False,
+    origins: tuple[str, ...] = (),
 ) -> tuple[str, KeyRecord]:
     """Make a key.
 
@@ -111,6 +120,10 @@ def new_key(
         Some of :data:`SCOPES`; at least one.
     now : datetime
         When it is made.
+    public : bool
+        Whether it is for the code of a page, where anybody can read it.
+    origins : tuple of str
+        Pages that may use a public key; empty for any.
 
     Returns
     -------
@@ -122,19 +135,25 @@ def new_key(
     Raises
     ------
     UserError
-        If a scope is unknown or none is given.
+        If a scope is unknown or none is given, or a public key cannot have it.
     """
     wanted = frozenset(scopes)
     unknown = sorted(wanted - set(SCOPES))
     if unknown or not wanted:
         what = f"unknown scope {', '.join(unknown)}" if unknown else "a key needs a scope"
         raise UserError(f"{what}; the scopes are {' '.join(SCOPES)}")
-    key = KEY_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+    if public and not wanted <= PUBLIC_SCOPES:
+        allowed = " ".join(sorted(PUBLIC_SCOPES))
+        raise UserError(f"anybody can read a public key; it can have the scopes {allowed}")
+    prefix = PUBLIC_KEY_PREFIX if public else KEY_PREFIX
+    key = prefix + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
     record = KeyRecord(
         key_id=secrets.token_hex(6),
         name=name,
         scopes=wanted,
         digest=digest_of(secret, key.encode()).hex(),
+        public=public,
+        origins=origins,
         created_at=now,
     )
     return key, record
@@ -288,6 +307,7 @@ class Authenticator:
                     record.name,
                     record.scopes,
                     "public" if record.public else "server",
+                    origins=record.origins,
                 )
                 for record in records
                 if record.revoked_at is None
@@ -322,3 +342,18 @@ def require(principal: Principal, scope: str) -> None:
     """
     if scope not in principal.scopes:
         raise ForbiddenError(f"the key {principal.name!r} lacks the scope {scope}")
+
+
+def check_origin(principal: Principal, origin: str | None) -> None:
+    """Refuse a public key in a page that it is not for.
+
+    Browsers name the page in ``Origin``; who leaves it out is no browser, and learns nothing more
+    than any reader of the page's source could.
+
+    Raises
+    ------
+    ForbiddenError
+        If the key is bound to other origins.
+    """
+    if origin is not None and principal.origins and origin not in principal.origins:
+        raise ForbiddenError(f"the key {principal.name!r} is not for pages of {origin[:200]}")

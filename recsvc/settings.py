@@ -138,6 +138,20 @@ class Settings(BaseSettings):
             description="ISO 4217 code for amounts that come without a currency",
         ),
     ] = "EUR"
+    profiling_consent_categories: Annotated[
+        str,
+        Field(
+            description="Categories of Segment's consent object that mean profiling, with commas"
+        ),
+    ] = "personalization,personalisation,profiling"
+    public_events_per_minute: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1_000_000,
+            description="Events of one visitor that public keys may send in a minute",
+        ),
+    ] = 240
     secret: Annotated[
         SecretStr | None,
         AfterValidator(_check_secret),
@@ -158,6 +172,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read arguments, then the environment, then the TOML file; no ``.env``, no YAML."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+
+    @property
+    def consent_categories(self) -> frozenset[str]:
+        """The categories of consent that mean profiling, in lower case."""
+        names = self.profiling_consent_categories.lower().split(",")
+        return frozenset(name.strip() for name in names if name.strip())
 
     @property
     def events_dir(self) -> Path:

@@ -8,7 +8,7 @@ beforehand, and the times of the phases are summed in Python and handed over onc
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal
 
 import orjson
@@ -37,6 +37,8 @@ LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0,
     2.5, 5.0,
 )  # fmt: skip
+IGNORED_NAMES = 100
+"""So many names of ignored events have a series of their own."""
 _OTHER_ROUTE = "other"
 _Mode = Literal["livesum", "livemax", "livemin"]
 
@@ -71,6 +73,9 @@ class Metrics:
             "recommendation_phase_seconds", "Time spent in each phase", "phase"
         )
         self.events = counter("events", "Events received, by what became of them", "outcome")
+        self.ignored_events = counter(
+            "ignored_events", "Events of other platforms without a meaning here", "platform", "name"
+        )
         self.archived = counter("events_archived", "Accepted events moved into the log")
         self.swaps = counter("snapshot_swaps", "New snapshots, by outcome", "outcome")
         self.model_workers = gauge("model_workers", "Workers by model", "livesum", "version")
@@ -91,6 +96,7 @@ class Metrics:
         self._seen: dict[tuple[str, int], tuple[Any, Any]] = {}
         self._shown: dict[tuple[str, bool], Any] = {}
         self._version: str | None = None
+        self._ignored: set[str] = set()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace=NAMESPACE, registry=self.registry)
@@ -132,6 +138,14 @@ class Metrics:
             child = self.recommendations.labels(placement, str(personalized).lower())
             self._shown[placement, personalized] = child
         child.inc()
+
+    def ignored_names(self, platform: str, names: Mapping[str, int]) -> None:
+        """Count events that another platform named; a sender cannot make series without end."""
+        for name, count in names.items():
+            if len(self._ignored) < IGNORED_NAMES:
+                self._ignored.add(name)
+            shown = name if name in self._ignored else _OTHER_ROUTE
+            self.ignored_events.labels(platform, shown).inc(count)
 
     def serves(self, version: str) -> None:
         """Say which model this worker serves."""

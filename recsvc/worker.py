@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 import gc
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import blake2b
 from math import inf
 from typing import Literal
@@ -212,10 +213,35 @@ class Worker:
         OverloadedError
             If one person's events come from too many sides at once.
         """
-        result = await self.store.events.append(events)
+        return await self._append(events, "server")
+
+    async def record_public(self, events: Sequence[Event]) -> AppendResult:
+        """Store events that came by a public key: of visitors, and only so many a minute.
+
+        Raises
+        ------
+        RateLimitedError
+            If a visitor's events of this minute are too many; none of `events` is stored.
+        StoreUnavailableError, OverloadedError
+            As `record`.
+        """
+        counts = Counter(event.anonymous_id for event in events if event.anonymous_id is not None)
+        most = self.settings.public_events_per_minute
+        await self.store.quota.take(dict(counts), most, time.time())
+        return await self._append(events, "public")
+
+    async def _append(self, events: Sequence[Event], trust: str) -> AppendResult:
+        result = await self.store.events.append(events, trust=trust)
         for outcome in ("accepted", "duplicates", "conflicts"):
             self.metrics.events.labels(outcome).inc(getattr(result, outcome))
         return result
+
+    async def merge(self, user_id: str, anonymous_id: str) -> bool:
+        """Join a visitor's history to a user's; it is done, for good, when this returns.
+
+        Returns and raises what `Merger.merge` does.
+        """
+        return await self.store.merger.merge(user_id, anonymous_id, datetime.now(UTC))
 
     async def context(self, person: str | None) -> UserContext:
         """Read a person's context and bring the catalogue up to it.

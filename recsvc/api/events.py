@@ -1,4 +1,4 @@
-"""``/v1/events``: what customers did. A 202 means stored."""
+"""``/v1/events`` and ``/v1/orders``: what customers did. A 202 means stored."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,11 +7,16 @@ import orjson
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
-from feature_store.schema import Event
-from recsvc.api.http import AnyWorker, json_body, secured
+from feature_store.adapters import cloudevents
+from feature_store.adapters.orders import Order, events_of
+from feature_store.adapters.translation import AdapterError
+from feature_store.schema import MAX_CLOCK_SKEW_S, Event
+from feature_store.state_writer import AppendResult
+from recsvc.api.http import AnyWorker, asking, field_errors, json_body, media_type_of, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import EventsAccepted, FieldProblem, RejectedEvent
-from recsvc.checks import FieldError, InvalidRequestError, pointer_to
+from recsvc.checks import FieldError, InvalidRequestError
+from recsvc.public_events import check_public
 from recsvc.requests import load_json
 
 MAX_EVENTS = 1_000
@@ -29,6 +34,37 @@ EXAMPLE = {
     "order_id": "1001",
     "channel": "web",
 }
+ORDER_EXAMPLE = {
+    "order_id": "1001",
+    "user_id": "2375",
+    "placed_at": "2026-11-22T10:15:00Z",
+    "channel": "web",
+    "lines": [
+        {
+            "item_id": "1082185",
+            "quantity": 2,
+            "unit_price": {"amount": "1.49", "currency": "EUR"},
+        },
+        {"item_id": "995242"},
+    ],
+}
+_ACCEPTED = {"accepted": 1, "duplicates": 0, "conflicts": 0, "rejected": []}
+_CLOUDEVENT = {
+    "specversion": "1.0",
+    "id": "A-1",
+    "source": "/shop/web",
+    "type": "example.shop.view",
+    "time": "2026-11-22T10:15:00Z",
+    "data": {"user_id": "2375", "item_id": "1082185"},
+}
+_CLOUDEVENTS: dict[str, Any] = {
+    cloudevents.STRUCTURED: {"schema": {"type": "object"}, "example": _CLOUDEVENT},
+    cloudevents.BATCHED: {
+        "schema": {"type": "array", "items": {"type": "object"}, "maxItems": MAX_EVENTS},
+        "example": [_CLOUDEVENT],
+    },
+}
+ERRORS = (400, 401, 403, 413, 415, 422, 500, 503)
 
 
 @router.post(
@@ -37,32 +73,88 @@ EXAMPLE = {
     summary="Record one event or up to 1,000",
     status_code=202,
     response_model=EventsAccepted,
-    responses=responses(
-        EventsAccepted,
-        {"accepted": 1, "duplicates": 0, "conflicts": 0, "rejected": []},
-        *(400, 401, 403, 413, 415, 422, 500, 503),
-        status=202,
+    responses=responses(EventsAccepted, _ACCEPTED, *ERRORS, 429, status=202),
+    **secured(
+        "events:write",
+        extra=body_of(Event, EXAMPLE, many=MAX_EVENTS, more=_CLOUDEVENTS),
+        public=True,
     ),
-    **secured("events:write", extra=body_of(Event, EXAMPLE, many=MAX_EVENTS)),
 )
 async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
-    """Store the good events of a batch and name the bad ones; sending again is always safe."""
-    rejected: list[RejectedEvent] = []
+    """Store the good events of a batch and name the bad ones; sending again is always safe.
+
+    CloudEvents 1.0 are taken too, structured or batched by their media types, with an event as
+    `data`. A public key sends low-trust events of a visitor: never a purchase, and so many a
+    minute.
+    """
     values = load_json(await json_body(request))
-    if isinstance(values, dict):
-        event, errors = read_event(values, datetime.now(UTC))
+    media_type = media_type_of(request)
+    batched = media_type == cloudevents.BATCHED
+    enveloped = batched or media_type == cloudevents.STRUCTURED
+    public = asking(request).kind == "public"
+    now = datetime.now(UTC)
+
+    def read(value: Any) -> tuple[Event | None, list[FieldError]]:
+        pointer = ""
+        if enveloped:
+            try:
+                value, pointer = cloudevents.unwrap(value), "/data"
+            except AdapterError as error:
+                return None, [FieldError(error.pointer, error.detail)]
+        event, errors = read_event(value, now)
+        if event is not None and public:
+            errors = check_public(event)
+        inside = [FieldError("#" + pointer + one.pointer[1:], one.detail) for one in errors]
+        return (None if errors else event), inside
+
+    rejected: list[RejectedEvent] = []
+    if isinstance(values, dict) and not batched:
+        event, errors = read(values)
         if event is None:
             raise InvalidRequestError(*errors)
         events = [event]
-    elif not isinstance(values, list):
+    elif not isinstance(values, list) or (enveloped and not batched):
         raise InvalidRequestError(FieldError("#", "must be an event or a list of events"))
     elif not 1 <= len(values) <= MAX_EVENTS:
         said = f"may have 1 to {MAX_EVENTS} events, has {len(values)}"
         raise InvalidRequestError(FieldError("#", said))
     else:
-        events, rejected = _read_all(values)
-    result = await worker.record(events)
+        events = []
+        for index, value in enumerate(values):
+            event, errors = read(value)
+            if event is None:
+                rejected.append(RejectedEvent(index=index, errors=named(errors)))
+            else:
+                events.append(event)
     worker.metrics.events.labels("rejected").inc(len(rejected))
+    result = await (worker.record_public(events) if public else worker.record(events))
+    return answer_of(result, rejected)
+
+
+@router.post(
+    "/v1/orders",
+    operation_id="record_order",
+    summary="Record an order: one purchase per line",
+    status_code=202,
+    response_model=EventsAccepted,
+    responses=responses(EventsAccepted, {**_ACCEPTED, "accepted": 2}, *ERRORS, status=202),
+    **secured("events:write", extra=body_of(Order, ORDER_EXAMPLE)),
+)
+async def record_order(request: Request, worker: AnyWorker) -> EventsAccepted:
+    """Store every line or none; sending an order again changes nothing."""
+    value = load_json(await json_body(request))
+    try:
+        order = Order.model_validate_json(orjson.dumps(value), strict=True)
+    except ValidationError as error:
+        raise InvalidRequestError(*field_errors(error)) from error
+    if (order.placed_at - datetime.now(UTC)).total_seconds() > MAX_CLOCK_SKEW_S:
+        said = "the time lies more than 5 minutes in the future"
+        raise InvalidRequestError(FieldError("#/placed_at", said))
+    return answer_of(await worker.record(events_of(order)), [])
+
+
+def answer_of(result: AppendResult, rejected: list[RejectedEvent]) -> EventsAccepted:
+    """Return what became of a batch."""
     return EventsAccepted(
         accepted=result.accepted,
         duplicates=result.duplicates,
@@ -71,17 +163,9 @@ async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
     )
 
 
-def _read_all(values: list[Any]) -> tuple[list[Event], list[RejectedEvent]]:
-    now = datetime.now(UTC)
-    events, rejected = [], []
-    for index, value in enumerate(values):
-        event, errors = read_event(value, now)
-        if event is None:
-            named = [FieldProblem(pointer=one.pointer, detail=one.detail) for one in errors]
-            rejected.append(RejectedEvent(index=index, errors=named))
-        else:
-            events.append(event)
-    return events, rejected
+def named(errors: list[FieldError]) -> list[FieldProblem]:
+    """Return errors as an answer shows them."""
+    return [FieldProblem(pointer=one.pointer, detail=one.detail) for one in errors]
 
 
 def read_event(value: Any, now: datetime) -> tuple[Event | None, list[FieldError]]:
@@ -105,14 +189,9 @@ def read_event(value: Any, now: datetime) -> tuple[Event | None, list[FieldError
         # Strict as JSON is: no number for a text, no text for a number.
         event = Event.model_validate_json(orjson.dumps(value), strict=True)
     except ValidationError as error:
-        return None, [_named(one) for one in error.errors(include_url=False)]
+        return None, field_errors(error)
     try:
         event.check_clock(now)
     except ValueError as error:
         return None, [FieldError("#/timestamp", str(error))]
     return event, []
-
-
-def _named(error: Any) -> FieldError:
-    parts = [str(part) for part in error["loc"]]
-    return FieldError(pointer_to(*parts), str(error["msg"]).removeprefix("Value error, "))

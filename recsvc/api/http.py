@@ -6,11 +6,12 @@ from typing import Annotated, Any, cast
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Path, Request
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from feature_store.schema import check_id
 from recsvc.api.problems import MediaTypeError, TooLargeError
-from recsvc.auth import Principal, credentials, require
+from recsvc.auth import ForbiddenError, Principal, check_origin, credentials, require
+from recsvc.checks import FieldError, pointer_to
 from recsvc.worker import Worker
 
 
@@ -63,10 +64,17 @@ async def principal_of(request: Request) -> Principal:
     return await worker_of(request).auth.identify(key)
 
 
+def asking(request: Request) -> Principal:
+    """Return who asks, on a route that is `secured`."""
+    return cast(Principal, request.scope["recsvc.principal"])
+
+
 AnyWorker = Annotated[Worker, Depends(worker_of)]
 
 
-def secured(*scopes: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+def secured(
+    *scopes: str, extra: dict[str, Any] | None = None, public: bool = False
+) -> dict[str, Any]:
     """Return the arguments of a route that needs a key with one of `scopes`.
 
     Parameters
@@ -75,12 +83,19 @@ def secured(*scopes: str, extra: dict[str, Any] | None = None) -> dict[str, Any]
         Any one of them suffices.
     extra : dict or None
         More for the route's OpenAPI operation.
+    public : bool
+        Whether a public key will do; the route must then look at `asking`.
     """
 
     async def check(request: Request) -> Principal:
         principal = await principal_of(request)
         if not principal.scopes.intersection(scopes):
             require(principal, scopes[0])
+        if principal.kind == "public":
+            if not public:
+                raise ForbiddenError(f"the key {principal.name!r} is public: not for this address")
+            check_origin(principal, request.headers.get("origin"))
+        request.scope["recsvc.principal"] = principal
         return principal
 
     schemes: list[dict[str, list[str]]] = [{"bearer": []}, {"api_key": []}, {"basic": []}]
@@ -105,6 +120,11 @@ PathId = Annotated[
 """An id in a path. Routing is on the raw path, so it may hold any printable character."""
 
 
+def media_type_of(request: Request) -> str:
+    """Return the media type of a body, without its parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def json_body(request: Request) -> bytes:
     """Return the body of a request that must be JSON and not too large.
 
@@ -116,7 +136,7 @@ async def json_body(request: Request) -> bytes:
         If it has more than ``max_body_bytes``.
     """
     given = request.headers.get("content-type", "")
-    media_type = given.partition(";")[0].strip().lower()
+    media_type = media_type_of(request)
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
@@ -131,3 +151,14 @@ async def json_body(request: Request) -> bytes:
         if len(body) > most:
             raise TooLargeError(f"a body may have {most} bytes, this one has more")
     return bytes(body)
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """Return what pydantic says of a body as named parts of the request."""
+    return [
+        FieldError(
+            pointer_to(*(str(part) for part in one["loc"])),
+            str(one["msg"]).removeprefix("Value error, "),
+        )
+        for one in error.errors(include_url=False)
+    ]

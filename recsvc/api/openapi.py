@@ -112,7 +112,9 @@ def _reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": REFERENCE.format(model=model.__name__)}
 
 
-def body_of(model: type[BaseModel], example: Any, *, many: int = 0) -> dict[str, Any]:
+def body_of(
+    model: type[BaseModel], example: Any, *, many: int = 0, more: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the ``requestBody`` of a route that reads its body by hand.
 
     Parameters
@@ -123,11 +125,28 @@ def body_of(model: type[BaseModel], example: Any, *, many: int = 0) -> dict[str,
         One such document.
     many : int
         How many may come as an array; 0 for one object only.
+    more : dict or None
+        Other media types, with what OpenAPI says of them.
     """
     schema: dict[str, Any] = _reference(model)
     if many:
         several = {"type": "array", "items": schema, "minItems": 1, "maxItems": many}
         schema = {"oneOf": [schema, several]}
+    content = {"application/json": {"schema": schema, "example": example}, **(more or {})}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def any_body(description: str, example: Any) -> dict[str, Any]:
+    """Return the ``requestBody`` of a route that reads another platform's documents.
+
+    Parameters
+    ----------
+    description : str
+        What they are; the platform's own documentation says the rest.
+    example : object
+        One such document.
+    """
+    schema = {"type": ["object", "array"], "description": description}
     content = {"application/json": {"schema": schema, "example": example}}
     return {"requestBody": {"required": True, "content": content}}
 

@@ -17,6 +17,7 @@ from feature_store.errors import (
     ConflictError,
     NotFoundError,
     OverloadedError,
+    RateLimitedError,
     RecsvcError,
     StoreUnavailableError,
 )
@@ -98,6 +99,7 @@ _STATUS: dict[type[RecsvcError], int] = {
     TooLargeError: 413,
     MediaTypeError: 415,
     InvalidRequestError: 422,
+    RateLimitedError: 429,
     OverloadedError: 503,
     StoreUnavailableError: 503,
 }
@@ -118,7 +120,7 @@ def problem_of(error: Exception) -> Problem:
     headers: dict[str, str] = {}
     if status == 401:
         headers = _CHALLENGE
-    elif status == 503:
+    elif status in (429, 503):
         retry_s = error.retry_after_s if isinstance(error, OverloadedError) else RETRY_AFTER_S
         headers = {"Retry-After": str(math.ceil(retry_s))}
     # What failed by our own fault stays in the log: it may hold what is nobody's business.

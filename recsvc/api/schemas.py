@@ -157,6 +157,32 @@ class EventsAccepted(Document):
     rejected: list[RejectedEvent]
 
 
+class EventsTranslated(EventsAccepted):
+    """What became of the events of another platform; those rejected are named by message."""
+
+    ignored: Annotated[
+        dict[str, int], Field(description="events that mean nothing here: name and number")
+    ]
+    withheld: Annotated[
+        int, Field(description="messages of people who refused profiling: nothing is stored")
+    ]
+    merged: Annotated[int, Field(description="visitors who became users")]
+
+
+class MergeBody(Document):
+    """The visitor who has signed in."""
+
+    anonymous_id: Id
+
+
+class MergeDone(Document):
+    """One history instead of two."""
+
+    user_id: str
+    anonymous_id: str
+    merged: Annotated[bool, Field(description="false when it had been done before")]
+
+
 class ItemDocument(Document):
     """An item of the catalogue."""
 

@@ -4,15 +4,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
 
 from feature_store.catalogue import Catalogue
 from feature_store.errors import NotFoundError
 from feature_store.schema import EVENT_TYPE_CODES, format_time, person_of
 from feature_store.state import UserState
-from recsvc.api.http import AnyWorker, PathId, secured
-from recsvc.api.openapi import responses
-from recsvc.api.schemas import UserDocument
+from recsvc.api.http import AnyWorker, PathId, field_errors, json_body, secured
+from recsvc.api.openapi import body_of, responses
+from recsvc.api.schemas import MergeBody, MergeDone, UserDocument
+from recsvc.checks import InvalidRequestError
+from recsvc.requests import load_json
 
 TYPES = {code: kind.value for kind, code in EVENT_TYPE_CODES.items()}
 
@@ -26,6 +29,9 @@ EXAMPLE = {
     "last_seen_at": "2017-12-31T20:01:00Z",
     "recent": [{"type": "purchase", "item_id": "1082185", "at": "2017-12-31T20:01:00Z"}],
 }
+
+
+MERGE_EXAMPLE = {"user_id": "2375", "anonymous_id": "visitor-77", "merged": True}
 
 
 @router.get(
@@ -46,6 +52,29 @@ async def get_user(worker: AnyWorker, user_id: PathId) -> dict[str, Any]:
     # Asked after the state, so that the catalogue knows every item in it.
     await worker.context(None)
     return {"user_id": user_id, **summary(state, worker.holder.current.catalogue)}
+
+
+@router.post(
+    "/v1/users/{user_id}/merge",
+    operation_id="merge_visitor",
+    summary="A visitor has signed in: join the two histories",
+    response_model=MergeDone,
+    responses=responses(MergeDone, MERGE_EXAMPLE, 400, 401, 403, 404, 409, 413, 415, 422, 500, 503),
+    **secured("users:write", extra=body_of(MergeBody, {"anonymous_id": "visitor-77"})),
+)
+async def merge_visitor(request: Request, worker: AnyWorker, user_id: PathId) -> MergeDone:
+    """Join a visitor to a user for good; calling again completes what was interrupted.
+
+    What the visitor did before and does later is the user's, from the next answer on; of two
+    consents the stricter holds. A visitor who is another user already is a 409.
+    """
+    value = load_json(await json_body(request))
+    try:
+        body = MergeBody.model_validate(value, strict=True)
+    except ValidationError as error:
+        raise InvalidRequestError(*field_errors(error)) from error
+    merged = await worker.merge(user_id, body.anonymous_id)
+    return MergeDone(user_id=user_id, anonymous_id=body.anonymous_id, merged=merged)
 
 
 def summary(state: UserState, catalogue: Catalogue) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def test_operation_ids_are_verbs_and_unique(document: dict[str, Any]) -> None:
     assert len(set(ids)) == len(ids)
     verbs = {
         "get", "post", "list", "record", "promote", "rollback", "hold", "resume", "check",
+        "merge",
     }  # fmt: skip
     assert {one.partition("_")[0] for one in ids} <= verbs
     assert all(re.fullmatch(r"[a-z]+_[a-z_]+", one) for one in ids)
@@ -162,6 +163,11 @@ def test_every_route_of_the_contract_so_far_is_there(document: dict[str, Any]) -
         ("get", "/v1/recommendations"),
         ("post", "/v1/recommendations"),
         ("post", "/v1/events"),
+        ("post", "/v1/events/ga4"),
+        ("post", "/v1/events/retail"),
+        ("post", "/v1/events/segment"),
+        ("post", "/v1/orders"),
+        ("post", "/v1/users/{user_id}/merge"),
         ("get", "/v1/items"),
         ("get", "/v1/items/{item_id}"),
         ("get", "/v1/users/{user_id}"),

@@ -1,0 +1,1 @@
+"""Events in the words of other platforms, each translated by a pure function into ours."""

@@ -1,0 +1,46 @@
+"""What a public key, which anybody can read in a page's source, may say of a visitor."""
+
+from feature_store.schema import Event, EventType
+from recsvc.checks import FieldError
+
+MIN_VISITOR_ID_LENGTH = 22
+"""Characters of base64 that hold 122 random bits: an id that nobody can guess."""
+
+PUBLIC_TYPES = frozenset(
+    {
+        EventType.VIEW,
+        EventType.ADD_TO_CART,
+        EventType.REMOVE_FROM_CART,
+        EventType.IMPRESSION,
+        EventType.CLICK,
+        EventType.LIKE,
+        EventType.DISLIKE,
+        EventType.RATING,
+        EventType.SEARCH,
+        EventType.SURVEY,
+    }
+)
+"""What a browser may report. What costs or pays something is for the shop's backend to say."""
+
+
+def check_visitor_id(anonymous_id: str) -> FieldError | None:
+    """Say what is wrong with a visitor's id, if anything."""
+    if len(anonymous_id) >= MIN_VISITOR_ID_LENGTH:
+        return None
+    said = f"with a public key has at least {MIN_VISITOR_ID_LENGTH} characters, all random"
+    return FieldError("#/anonymous_id", said)
+
+
+def check_public(event: Event) -> list[FieldError]:
+    """Say why an event cannot come by a public key; nothing if it can."""
+    errors = []
+    if event.user_id is not None:
+        errors.append(FieldError("#/user_id", "cannot be sent with a public key"))
+    elif event.anonymous_id is not None and (bad := check_visitor_id(event.anonymous_id)):
+        errors.append(bad)
+    if event.type not in PUBLIC_TYPES:
+        said = f"a public key cannot report a {event.type.value}; the backend does, with its own"
+        errors.append(FieldError("#/type", said))
+    if event.order_id is not None:
+        errors.append(FieldError("#/order_id", "cannot be sent with a public key"))
+    return errors
