@@ -78,7 +78,8 @@ class Candidates:
         return zip(
             positions.tolist(),
             self.rows[positions].tolist(),
-            self.scores[positions].round(6).tolist(),
+            # In double precision: a rounded float32 has nine digits of noise in JSON.
+            self.scores[positions].astype(np.float64).round(6).tolist(),
             strict=True,
         )
 
