@@ -266,6 +266,9 @@ def as_log_frame(bodies: Sequence[dict[str, Any]]) -> pl.DataFrame:
     for body in bodies:
         price = body.get("unit_price") or {}
         extra = {name: value for name, value in body.items() if name not in _KNOWN_FIELDS}
+        if price and price["amount"] != f"{float(price['amount']):.2f}":
+            # As it was written, so that the event can be told from another one.
+            extra["unit_price_amount"] = price["amount"]
         rows.append(
             {
                 **{name: body.get(name) for name in EVENT_LOG_SCHEMA},

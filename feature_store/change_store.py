@@ -109,12 +109,16 @@ class ChangeStore:
         """
         if not changes:
             return
+        next_row = int(await self._redis.get(keys.CATALOGUE_NEXT_ROW) or 0)
         async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.delete(keys.CATALOGUE_LOG)
             for _, body in changes:
                 change = orjson.loads(body["entry"])
+                next_row = max(next_row, change["row"] + 1)
                 pipeline.hsetnx(keys.CATALOGUE_IDS, change["item_id"], change["row"])
                 pipeline.rpush(keys.CATALOGUE_LOG, body["entry"])
             pipeline.set(keys.CATALOGUE_SEQUENCE, changes[-1][0])
+            pipeline.set(keys.CATALOGUE_NEXT_ROW, next_row)
             await pipeline.execute()
 
 

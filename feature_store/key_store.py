@@ -59,7 +59,8 @@ class KeyStore:
         async with self._redis.pipeline(transaction=True) as pipeline:
             for record in records:
                 pipeline.hset(keys.KEY_RECORDS, record.key_id, record.model_dump_json())
-            pipeline.incrby(keys.KEY_VERSION, len(records))
+            if records:
+                pipeline.set(keys.KEY_VERSION, len(records))
             await pipeline.execute()
 
     async def get(self, key_id: str) -> KeyRecord:
