@@ -16,7 +16,7 @@ from recsvc.api.http import AnyWorker, asking, field_errors, json_body, media_ty
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import EventsAccepted, FieldProblem, RejectedEvent
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.public_events import check_public
+from recsvc.public_keys import check_public
 from recsvc.requests import load_json
 
 MAX_EVENTS = 1_000

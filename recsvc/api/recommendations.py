@@ -4,9 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from recsvc.api.http import AnyWorker, json_body, read_headers, secured
+from recsvc.api.http import AnyWorker, asking, json_body, read_headers, secured
 from recsvc.api.openapi import DESCRIPTIONS, body_of, parameters_of, responses
 from recsvc.api.schemas import RecommendationAnswer, RecommendationBody
+from recsvc.checks import InvalidRequestError
+from recsvc.public_keys import check_question
 from recsvc.requests import RecommendationRequest, parse_body, parse_query
 from recsvc.worker import Recommendation, Worker
 
@@ -72,6 +74,8 @@ def _matches(if_none_match: bytes, etag: bytes) -> bool:
 
 async def _respond(worker: Worker, request: Request, question: RecommendationRequest) -> Response:
     headers = read_headers(request.scope)
+    if asking(request).kind == "public" and (errors := check_question(question)):
+        raise InvalidRequestError(*errors)
     found = await worker.recommend(question, opted_out=headers.opted_out)
     request.scope["recsvc.phases_s"] = found.phases_s
     status, raw_headers, body = outcome(found, headers.if_none_match)
@@ -88,7 +92,7 @@ async def _respond(worker: Worker, request: Request, question: RecommendationReq
         **responses(RecommendationAnswer, EXAMPLE, 401, 403, 404, 422, 500, 503),
         304: {"description": DESCRIPTIONS[304]},
     },
-    **secured(SCOPE, extra={"parameters": parameters_of(RecommendationBody)}),
+    **secured(SCOPE, extra={"parameters": parameters_of(RecommendationBody)}, public=True),
 )
 async def get_recommendations(request: Request, worker: AnyWorker) -> Response:
     """Answer a query: lists repeat the parameter, `context.country=DE`, `filter` is JSON."""
@@ -103,6 +107,7 @@ async def get_recommendations(request: Request, worker: AnyWorker) -> Response:
     **secured(
         SCOPE,
         extra=body_of(RecommendationBody, {"placement": "home", "user_id": "2375", "limit": 20}),
+        public=True,
     ),
 )
 async def post_recommendations(request: Request, worker: AnyWorker) -> Response:

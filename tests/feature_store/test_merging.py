@@ -152,7 +152,8 @@ async def test_a_merge_that_died_is_completed_by_whoever_comes_next(
     await store.merger.merge("ann", "v", NOW)
     assert await total(store, "u:ann") == expected
     assert await total(store, "a:v") == 0
-    link = read_link(await store._redis.get(keys.link("a:v")))
+    redis: Any = store._redis
+    link = read_link(await redis.get(keys.link("a:v")))
     assert link is not None
     assert link.complete
 
@@ -215,7 +216,7 @@ async def interleave(url: str, actions: list[Any], tmp_path: Path, at_once: bool
     await store._redis.flushall()
     sent: dict[tuple[str | None, str], Event] = {}
 
-    async def act(what: Any, dies: str | None) -> None:
+    async def act(what: Any, dies: str | None = None) -> None:
         if isinstance(what, list):
             events = [event(number, *who) for number, who in what]
             for one in events:
@@ -226,7 +227,7 @@ async def interleave(url: str, actions: list[Any], tmp_path: Path, at_once: bool
             return
         merger = store.merger if dies is None else dying(store.merger, dies, before=False)
         with contextlib.suppress(Killed):
-            await merger.merge(*what, NOW)
+            await merger.merge(what[0], what[1], NOW)
 
     if at_once:
         await asyncio.gather(*(act(*action) for action in actions))
@@ -267,7 +268,7 @@ async def interleave(url: str, actions: list[Any], tmp_path: Path, at_once: bool
     people = merged_people(log.scan()).collect()
     assert len(people) == len(sent)
     found = people.select(pl.coalesce("u:" + pl.col("user_id"), "a:" + pl.col("anonymous_id")))
-    assert sorted(found.to_series()) == sorted(record["person"] for record in records)
+    assert sorted(found.to_series().to_list()) == sorted(str(record["person"]) for record in records)
     await store.close()
 
 
