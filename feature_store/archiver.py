@@ -91,7 +91,8 @@ class Archiver:
         Parameters
         ----------
         tell : callable
-            Called with the number of events that have gone and of those that waited at first.
+            Called with the number of events that have gone and of those that waited at first,
+            unless none did.
 
         Returns
         -------
@@ -107,11 +108,13 @@ class Archiver:
                 moved = await self.run_once()
             elif moved < 0:
                 moved = 0
-            tell(max(0, min(first, first - await self._streams.length())), first)
+            if first:
+                tell(max(0, min(first, first - await self._streams.length())), first)
             if not moved:
                 await asyncio.sleep(_AGAIN_S)
         await self._streams.resign(self.holder)
-        tell(first, first)
+        if first:
+            tell(first, first)
         return first
 
     async def run_for_ever(self, tell: Callable[[int], Awaitable[None]] | None = None) -> None:

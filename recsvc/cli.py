@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recsvc.commands.data_app import data_app
 from recsvc.commands.exits import choose_data_dir, one_thread_each, run, settings
 from recsvc.commands.import_app import import_app
 from recsvc.commands.options import Format, Json, Map, Timezone, Version
@@ -35,6 +36,7 @@ app = typer.Typer(
 models_app = typer.Typer(help="See the models, and choose which one serves.", no_args_is_help=True)
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
+app.add_typer(data_app)
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 
@@ -125,21 +127,37 @@ def train(
     no_publish: Annotated[
         bool, typer.Option("--no-publish", help="Make the model, but do not let it serve.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on: train whenever enough is new, or it is time.")
+    ] = False,
+    every: Annotated[str, typer.Option(help="With --watch: at the latest after so long.")] = "24h",
+    min_events: Annotated[
+        int, typer.Option(min=1, help="With --watch: earlier when so many events are new.")
+    ] = 100_000,
     as_json: Json = False,
 ) -> None:
     """Train on the event log, evaluate, and let the model serve if the gate lets it.
 
-    Exit code 3: the gate refused it, and what served before goes on serving.
+    Accepted events are archived first. Exit code 3: the gate refused the model, and
+    what served before goes on serving.
 
     \b
     Examples:
       recsvc train
       recsvc train --from 2026-01-01 --no-publish
+      recsvc train --watch --every 24h --min-events 50000
     """  # noqa: D301
     from recsvc.commands import training
+    from training.watch import Watch, WatchConfig
 
     training.refuse_later(engine, tune, budget)
     known, window = settings(), training.window(start, end)
+    if watch:
+        config = WatchConfig(training.watched_seconds(every), min_events)
+        command = training.watched_command(known, start, publish=not no_publish)
+        Watch(known.data_dir, command, lambda: training.count_events(known), config).run()
+        return
+    training.count_events(known)
     with training.reporting() as progress:
         result = _train(known, progress, *window, publish=not no_publish)
     document = None if result.evaluation is None else result.evaluation.document
@@ -162,17 +180,19 @@ def _train(
     from recsvc.recommender import EngineRecommender
     from training.config import TrainConfig
     from training.run import train as run_training
+    from training.watch import training_alone
 
-    return run_training(
-        known.data_dir,
-        TrainConfig(),
-        EngineRecommender,
-        now=datetime.now(UTC),
-        start=start,
-        end=end,
-        publish=publish,
-        progress=progress,
-    )
+    with training_alone(known.data_dir):
+        return run_training(
+            known.data_dir,
+            TrainConfig(),
+            EngineRecommender,
+            now=datetime.now(UTC),
+            start=start,
+            end=end,
+            publish=publish,
+            progress=progress,
+        )
 
 
 @app.command()

@@ -1,22 +1,27 @@
 """What ``recsvc train`` and ``recsvc evaluate`` say; the training itself is not known here."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from feature_store.errors import UserError
+from feature_store.event_log import EventLog
 from feature_store.ingest.events import EventOptions
 from feature_store.ingest.mapping import EVENT_FIELDS, parse_map
 from feature_store.ingest.run import read_events
 from feature_store.ingest.source import find_sources
 from feature_store.ingest.table import RejectLog
+from recsvc.commands.archive import archive_first
 from recsvc.commands.importing import known_timezone
 from recsvc.commands.models import show_evaluation
 from recsvc.commands.output import ProgressReport, note, say, write_json
+from recsvc.settings import Settings
 
 StageProgress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, 0 to 1."""
@@ -163,3 +168,35 @@ def report(
         say("")
     serves = "serves" if published else "does not serve"
     say(f"{manifest['version']} ({manifest['n_items']:,} items) {serves}: {reason}")
+
+
+def watched_seconds(every: str) -> float:
+    """Read an interval such as 24h, 90m or 30s.
+
+    Raises
+    ------
+    UserError
+        If it is none.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+    try:
+        seconds = float(every[:-1]) * units[every[-1:]]
+    except (KeyError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < inf:
+        raise UserError(f"--every takes an interval like 24h, 90m or 7d, not {every!r}")
+    return seconds
+
+
+def watched_command(settings: Settings, start: str | None, *, publish: bool) -> list[str]:
+    """Return the command line of one training of ``recsvc train --watch``."""
+    command = [sys.executable, "-m", "recsvc.cli", "--data-dir", str(settings.data_dir), "train"]
+    command += [] if start is None else ["--from", start]
+    return command if publish else [*command, "--no-publish"]
+
+
+def count_events(settings: Settings) -> int:
+    """Archive, and count the events of the log."""
+    with ProgressReport() as progress:
+        archive_first(settings, progress)
+    return EventLog(settings.data_dir).count()

@@ -1,0 +1,87 @@
+"""``recsvc archive``, ``rebuild``, ``backup`` and ``restore``, as the command line shows them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsvc.commands.exits import settings
+from recsvc.commands.options import Json
+
+# Each command imports what it needs, so that `recsvc --help` is there at once.
+data_app = typer.Typer()
+
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Empty the server first: archive, then remove recsvc's own keys."),
+]
+BackupFolder = Annotated[Path, typer.Argument(help="A folder that `recsvc backup` has made.")]
+
+
+@data_app.command()
+def archive(
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on for ever, as a running service does by itself.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Move accepted events from the server into the event log.
+
+    A running service does so by itself, every two seconds; only one process at a
+    time does, and another takes over when it dies.
+    """
+    from recsvc.commands import archive as command  # noqa: PLC0415
+
+    command.run(settings(), follow=follow, as_json=as_json)
+
+
+@data_app.command()
+def rebuild(force: Force = False, as_json: Json = False) -> None:
+    """Bring a server that lost its data back to the same state, from the files.
+
+    Stop the service first. A rebuild that was interrupted goes on when it is started
+    again.
+    """
+    from recsvc.commands import archive as command  # noqa: PLC0415
+
+    command.run_rebuild(settings(), force=force, as_json=as_json)
+
+
+@data_app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Make none; compare that one with its manifest.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Copy everything that is kept into a folder; the service goes on meanwhile.
+
+    It holds the server's secret: guard it like a key.
+
+    \b
+    Examples:
+      recsvc backup /backups/2026-11-22
+      recsvc backup /backups/2026-11-22 --check
+    """  # noqa: D301
+    from recsvc.commands import backup as command  # noqa: PLC0415
+
+    if check:
+        command.run_check(folder, as_json=as_json)
+    else:
+        command.run(settings(), folder, as_json=as_json)
+
+
+@data_app.command()
+def restore(folder: BackupFolder, force: Force = False, as_json: Json = False) -> None:
+    """Put a backup in the place of lost data, and rebuild the server from it.
+
+    A damaged backup is refused, and data that is there is never overwritten.
+
+    \b
+    Examples:
+      recsvc --data-dir /var/lib/recsvc restore /backups/2026-11-22
+    """  # noqa: D301
+    from recsvc.commands import backup as command  # noqa: PLC0415
+
+    command.run_restore(settings(), folder, force=force, as_json=as_json)
