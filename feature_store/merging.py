@@ -3,14 +3,14 @@
 The two may live on two nodes, so no script can do it at once. Four steps do, each of them one
 script on one shard, or a read:
 
-1. **Seal** (visitor's shard): set the link ``l:`` to ``>u:USER`` unless there is one, and append
-   the merge to the visitor's stream. From now on nobody writes to the visitor's state: the scripts
-   that append events and imports refuse when there is a link, and their callers follow it.
+1. **Seal** (visitor's shard): set the link ``l:`` to ``>TIME u:USER`` unless there is one, and
+   append the merge to the visitor's stream. From now on nobody writes to the visitor's state: the
+   scripts that append events and imports refuse when there is a link, and their callers follow it.
 2. **Read** the visitor's state, preferences and remembered event ids. They change no more.
 3. **Absorb** (user's shard): if the journal ``m:`` of the user does not name the visitor yet, set
    the user's state to the sum of both, the preferences to the stricter of both, add the event ids
    (under digests of their own, so that the visitor's ``e1`` is not the user's ``e1``) and write the
-   name into the journal, all in one compare-and-set.
+   name and TIME into the journal, all in one compare-and-set.
 4. **Clear** (visitor's shard): set the link to ``=u:USER`` and delete what was absorbed.
 
 Why a crash between any two is safe: after 1 nothing is lost or counted, it only waits in the
@@ -95,17 +95,35 @@ class Link:
     ----------
     person : str
         Key of the user, ``u:...``.
-    complete : bool
-        Whether the visitor's own state has been absorbed.
+    sealed_s : int or None
+        When the visitor's own state was sealed, in seconds since 1970; ``None`` once it has been
+        absorbed.
     """
 
     person: str
-    complete: bool
+    sealed_s: int | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the visitor's own state has been absorbed."""
+        return self.sealed_s is None
+
+    @property
+    def value(self) -> bytes:
+        """What the link key holds."""
+        if self.sealed_s is None:
+            return CLEARED + self.person.encode()
+        return SEALED + b"%d " % self.sealed_s + self.person.encode()
 
 
 def read_link(value: bytes | None) -> Link | None:
     """Read the value of a link key; ``None`` for a visitor who is nobody else."""
-    return None if value is None else Link(value[1:].decode(), value[:1] == CLEARED)
+    if value is None:
+        return None
+    if value[:1] == CLEARED:
+        return Link(value[1:].decode(), None)
+    sealed_s, _, person = value[1:].partition(b" ")
+    return Link(person.decode(), int(sealed_s))
 
 
 def linked_digest(visitor: str, digest: bytes) -> bytes:
@@ -206,7 +224,7 @@ class Merger:
                 raise ConflictError("the visitor has signed in as another user before")
             if link.complete:
                 return False
-            await self.complete(visitor, user, now)
+            await self.complete(visitor, link, now)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the merge is not complete: {error}") from error
         return True
@@ -226,17 +244,19 @@ class Merger:
             option=orjson.OPT_SORT_KEYS,
         )
         names = [keys.link(visitor), keys.events(keys.shard_of(visitor))]
-        value: bytes = await self._seal(keys=names, args=[SEALED + user.encode(), body])
-        found = read_link(None if value == b"new" else value)
-        return found or Link(user, complete=False)
+        mine = Link(user, int(now.timestamp()))
+        value: bytes = await self._seal(keys=names, args=[mine.value, body])
+        return read_link(None if value == b"new" else value) or mine
 
-    async def complete(self, visitor: str, user: str, now: datetime) -> None:
+    async def complete(self, visitor: str, link: Link, now: datetime) -> None:
         """Do what follows the sealing; harmless when others do it too.
 
         Parameters
         ----------
-        visitor, user : str
-            Keys of the two; the visitor's link says ``user``.
+        visitor : str
+            Key of the visitor.
+        link : Link
+            The visitor's, sealed.
         now : datetime
             What the time is.
 
@@ -245,6 +265,9 @@ class Merger:
         OverloadedError
             If others changed the user faster than this could.
         """
+        if link.sealed_s is None:
+            return
+        user = link.person
         today = int(now.timestamp()) // _DAY_S
         days = [today - age for age in range(3)]
         theirs = [keys.deduplication(visitor, day) for day in days]
@@ -267,7 +290,7 @@ class Merger:
             new_hot, new_rest = split(add(join(unpack(values[0]), unpack(values[1])), addition))
             arguments: list[bytes | str | int] = [
                 visitor,
-                int(now.timestamp()),
+                link.sealed_s,
                 keys.DEDUPLICATION_TTL_S,
                 *(hashlib.sha1(one or b"", usedforsecurity=False).hexdigest() for one in values),
                 pack(new_hot),
@@ -280,10 +303,8 @@ class Merger:
                 break
         else:
             raise OverloadedError("the user is written to by too many at once", 1.0)
-        signed_in = user.encode()
         await self._clear(
-            keys=[keys.link(visitor), *own, *theirs],
-            args=[SEALED + signed_in, CLEARED + signed_in],
+            keys=[keys.link(visitor), *own, *theirs], args=[link.value, Link(user, None).value]
         )
 
 

@@ -192,7 +192,7 @@ class StateWriter:
         link = read_link(value)
         assert link is not None
         if not link.complete:
-            await self._merger.complete(visitor, link.person, datetime.now(UTC))
+            await self._merger.complete(visitor, link, datetime.now(UTC))
         return link.person
 
     def _append_call(

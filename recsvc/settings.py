@@ -138,6 +138,26 @@ class Settings(BaseSettings):
             description="ISO 4217 code for amounts that come without a currency",
         ),
     ] = "EUR"
+    max_pages_in_flight: Annotated[
+        int, Field(ge=1, le=65535, description="Recommendations that a worker answers at once")
+    ] = 1024
+    max_events_in_flight: Annotated[
+        int,
+        Field(ge=1, le=65535, description="Requests with events that a worker answers at once"),
+    ] = 256
+    max_other_in_flight: Annotated[
+        int,
+        Field(ge=1, le=65535, description="All other requests that a worker answers at once"),
+    ] = 64
+    max_loop_lag_ms: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=60_000,
+            description="When the event loop is later than this, other requests are refused; at"
+            " twice as much events, at eight times as much recommendations",
+        ),
+    ] = 250.0
     profiling_consent_categories: Annotated[
         str,
         Field(

@@ -64,6 +64,7 @@ class Metrics:
             registry=self.registry,
         )
         self.requests = counter("http_requests", "Answers by route and status", "route", "status")
+        self.shed = counter("shed_requests", "Requests refused before they were read", "class")
         self.errors = counter("unhandled_errors", "Requests that failed by our own fault")
         self.recommendations = counter(
             "recommendations", "Recommendation answers", "placement", "personalized"

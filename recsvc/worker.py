@@ -24,6 +24,7 @@ from feature_store.schema import NO_PREFERENCES, Event, Preferences
 from feature_store.state import EMPTY_STATE
 from feature_store.state_writer import AppendResult
 from feature_store.store import Store, UserContext
+from recsvc.admission import Admission
 from recsvc.answer import answer, new_recommendation_id
 from recsvc.auth import POLL_S, Authenticator
 from recsvc.continued import continued, list_time_s
@@ -91,6 +92,7 @@ class Worker:
         self.holder = SnapshotHolder(settings.data_dir)
         self.store = Store(settings.redis_url, settings.store_timeout_ms / 1000)
         self.auth = Authenticator(secret, self.store.keys)
+        self.admission = Admission(settings, metrics)
         self._archiver = Archiver(self.store.streams, EventLog(settings.data_dir))
         self.reached_at_s = -inf
         self.lease_until_s = -inf
@@ -110,6 +112,7 @@ class Worker:
         self._tasks = [
             asyncio.create_task(self._every(HEARTBEAT_S, self._look_at_store)),
             asyncio.create_task(self._every(POLL_S, self.auth.refresh)),
+            asyncio.create_task(self.admission.watch()),
             asyncio.create_task(self._every(self.settings.snapshot_poll_s, self.refresh)),
             # Of all workers one has the lease; it returns only with an error.
             asyncio.create_task(self._every(ARCHIVE_AGAIN_S, self._archive)),

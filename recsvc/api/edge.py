@@ -14,8 +14,9 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from recsvc.admission import RETRY_AFTER_S, Gate
 from recsvc.api.http import RequestHeaders, read_headers
-from recsvc.api.problems import problem_of, problem_response
+from recsvc.api.problems import MEDIA_TYPE, Problem, problem_of, problem_response
 from recsvc.api.recommendations import PATH, SCOPE, outcome
 from recsvc.requests import parse_query
 from recsvc.telemetry import get_logger
@@ -43,6 +44,8 @@ class Edge:
         self._app = app
         self._worker = worker
         self._metrics = worker.metrics
+        self._admission = worker.admission
+        self._pages = worker.admission.pages
         self._log_share = worker.settings.access_log_share
         self._failures_in = 0
         self._failures = 0
@@ -56,9 +59,37 @@ class Edge:
         headers = read_headers(scope)
         request_id = _request_id(headers.request_id)
         hot = scope["raw_path"] == _HOT and scope["method"] == "GET"
-        if hot and await self._answer_hot(scope, send, headers, request_id, began):
+        gate = self._pages if hot else self._admission.gate_of(scope["path"])
+        if gate is None:
+            await self._answer(scope, receive, send, request_id, began)
             return
-        await self._answer(scope, receive, send, request_id, began)
+        if gate.in_flight >= gate.open_places:
+            await self._refuse(scope, send, gate, request_id, began)
+            return
+        gate.in_flight += 1
+        try:
+            if hot and await self._answer_hot(scope, send, headers, request_id, began):
+                return
+            await self._answer(scope, receive, send, request_id, began)
+        finally:
+            gate.in_flight -= 1
+
+    async def _refuse(
+        self, scope: Scope, send: Send, gate: Gate, request_id: bytes, began: float
+    ) -> None:
+        """Send somebody away until later, without reading what they brought."""
+        detail = self._admission.refused(gate)
+        body = Problem(503, detail).body(scope["path"], request_id.decode())
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            (b"retry-after", b"%d" % RETRY_AFTER_S),
+            (b"x-request-id", request_id),
+            (b"server-timing", _timing(None, time.perf_counter() - began)),
+        ]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _answer_hot(
         self, scope: Scope, send: Send, headers: RequestHeaders, request_id: bytes, began: float
