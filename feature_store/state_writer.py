@@ -33,6 +33,7 @@ from feature_store.schema import (
 )
 from feature_store.script_runner import ScriptRunner
 from feature_store.state import UserState, add, fold, fold_frame, join, pack, split, unpack
+from feature_store.stream_store import StreamRoom
 
 ATTEMPTS = 50
 IMPORT_CHUNK = 256
@@ -90,9 +91,12 @@ class StateWriter:
         Gives rows to items.
     merger : Merger
         Completes merges that were begun, before a visitor who became a user is written to.
+    room : StreamRoom
+        Says whether the archive keeps up.
     """
 
-    def __init__(self, redis: "Redis", rows: RowStore, merger: Merger) -> None:
+    def __init__(self, redis: "Redis", rows: RowStore, merger: Merger, room: StreamRoom) -> None:
+        self._room = room
         self._redis = redis
         self._rows = rows
         self._merger = merger
@@ -114,8 +118,10 @@ class StateWriter:
             If the server does not answer; some people's events may be stored, and sending all of
             them again is safe.
         OverloadedError
-            If other writers changed the same person faster than this one could.
+            If other writers changed the same person faster than this one could, or more events wait
+            for the archive than may.
         """
+        await self._room.check()
         try:
             pending, within = await self._deliveries(events, trust)
             accepted, duplicates, conflicts = 0, *within

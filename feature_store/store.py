@@ -23,7 +23,7 @@ from feature_store.row_store import RowStore
 from feature_store.schema import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState, join, unpack
 from feature_store.state_writer import StateWriter
-from feature_store.stream_store import StreamStore
+from feature_store.stream_store import MAX_WAITING_EVENTS, StreamRoom, StreamStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,16 @@ class Store:
         ``redis://host:port/db``, ``rediss://...`` or ``unix://path``.
     read_timeout_s : float
         After this long a read of a context counts as failed.
+    max_waiting_events : int
+        Accepted events that may wait for the archiver; beyond that new ones are refused.
     """
 
-    def __init__(self, url: str, read_timeout_s: float = 0.05) -> None:
+    def __init__(
+        self,
+        url: str,
+        read_timeout_s: float = 0.05,
+        max_waiting_events: int = MAX_WAITING_EVENTS,
+    ) -> None:
         self.url = url
         self._redis = redis.asyncio.Redis.from_url(
             url, socket_connect_timeout=2.0, socket_timeout=10.0, health_check_interval=30
@@ -64,10 +71,11 @@ class Store:
         self._reader = BatchedReader(url, read_timeout_s)
         self.catalogue = RowStore(self._redis)
         self.merger = Merger(self._redis)
-        self.events = StateWriter(self._redis, self.catalogue, self.merger)
+        self.streams = StreamStore(self._redis)
+        room = StreamRoom(self.streams, max_waiting_events)
+        self.events = StateWriter(self._redis, self.catalogue, self.merger, room)
         self.quota = Quota(self._redis)
         self.keys = KeyStore(self._redis)
-        self.streams = StreamStore(self._redis)
 
     @classmethod
     async def open(cls, url: str, read_timeout_s: float = 0.05) -> Self:

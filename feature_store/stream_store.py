@@ -1,6 +1,7 @@
 """The streams of accepted events: read in order, trimmed behind what the archive holds."""
 
 import secrets
+import time
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -8,11 +9,16 @@ from redis.exceptions import RedisError
 
 from feature_store import keys
 from feature_store.change_store import ChangeStore
-from feature_store.errors import StoreUnavailableError
+from feature_store.errors import OverloadedError, StoreUnavailableError
 
 Position = tuple[int, int]
 """A place in a stream: milliseconds and number of an entry's id, which compare as tuples do."""
 START: Position = (0, 0)
+
+MAX_WAITING_EVENTS = 1_000_000
+"""About 400 MB of the server's memory."""
+COUNT_EVERY_S = 1.0
+RETRY_AFTER_S = 5.0
 
 _RENEW = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then
@@ -43,6 +49,49 @@ class Entry:
     shard: str
     position: Position
     body: bytes
+
+
+class StreamRoom:
+    """Keeps the server's memory bounded while the archive is behind.
+
+    The streams are counted at most once a second by each process, so the bound is exceeded by no
+    more than a second of events.
+
+    Parameters
+    ----------
+    streams : StreamStore
+        The streams.
+    max_waiting_events : int
+        How many may wait.
+    """
+
+    def __init__(self, streams: "StreamStore", max_waiting_events: int) -> None:
+        self._streams = streams
+        self._max_waiting_events = max_waiting_events
+        self._counted_at_s = -COUNT_EVERY_S
+        self._waiting = 0
+
+    async def check(self) -> None:
+        """Return if more events may be accepted.
+
+        Raises
+        ------
+        OverloadedError
+            If too many wait already.
+        StoreUnavailableError
+            If they cannot be counted.
+        """
+        now_s = time.monotonic()
+        if now_s - self._counted_at_s >= COUNT_EVERY_S:
+            # Before the answer comes: one of many concurrent writers counts.
+            self._counted_at_s = now_s
+            self._waiting = await self._streams.length()
+        if self._waiting >= self._max_waiting_events:
+            raise OverloadedError(
+                f"{self._waiting:,} events wait to be archived, which is as many as may;"
+                " see that `recsvc archive` runs and has disk space",
+                RETRY_AFTER_S,
+            )
 
 
 class StreamStore:

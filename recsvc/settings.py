@@ -164,6 +164,14 @@ class Settings(BaseSettings):
             description="Categories of Segment's consent object that mean profiling, with commas"
         ),
     ] = "personalization,personalisation,profiling"
+    max_waiting_events: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Accepted events that may wait for the archive; beyond that new ones get a"
+            " 503 with Retry-After, while pages go on",
+        ),
+    ] = 1_000_000
     public_events_per_minute: Annotated[
         int,
         Field(

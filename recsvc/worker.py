@@ -90,7 +90,9 @@ class Worker:
         self.settings = settings
         self.metrics = metrics
         self.holder = SnapshotHolder(settings.data_dir)
-        self.store = Store(settings.redis_url, settings.store_timeout_ms / 1000)
+        self.store = Store(
+            settings.redis_url, settings.store_timeout_ms / 1000, settings.max_waiting_events
+        )
         self.auth = Authenticator(secret, self.store.keys)
         self.admission = Admission(settings, metrics)
         self._archiver = Archiver(self.store.streams, EventLog(settings.data_dir))

@@ -16,6 +16,7 @@ import pytest
 from feature_store import keys
 from feature_store.archiver import KIND, Archiver
 from feature_store.embedded import EmbeddedServer
+from feature_store.errors import OverloadedError
 from feature_store.event_log import EventLog
 from feature_store.schema import Event, EventType, ItemId, Money
 from feature_store.store import Store
@@ -160,3 +161,18 @@ def test_a_killed_archiver_is_followed_by_another(server: EmbeddedServer, tmp_pa
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.wait()
     assert log.count() == 20
+
+
+async def test_at_the_bound_events_are_refused_and_reading_goes_on(
+    server: EmbeddedServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feature_store.stream_store.COUNT_EVERY_S", 0.0)
+    bounded = Store(server.url, max_waiting_events=20)
+    await bounded.events.append([purchase(number) for number in range(20)])
+    with pytest.raises(OverloadedError, match="20 events wait to be archived") as caught:
+        await bounded.events.append([purchase(20)])
+    assert caught.value.retry_after_s > 0
+    assert len((await bounded.load_context("u:u3")).state.rows) > 0
+    await Archiver(store.streams, EventLog(tmp_path)).run_all()
+    assert (await bounded.events.append([purchase(20)])).accepted == 1
+    await bounded.close()
