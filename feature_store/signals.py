@@ -41,6 +41,9 @@ Sixty days for a purchase were measured on a year of grocery purchases: recommen
 folded-in vector alone had an NDCG@20 of .2265, against .2143 with 180 days.
 """
 
+PUBLIC_TRUST_WEIGHT = 0.3
+"""What an event counts in training that came with a public key, which anybody can read."""
+
 FEATURES = (
     "bought",
     "frequency",

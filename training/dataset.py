@@ -11,11 +11,26 @@ import polars as pl
 import scipy.sparse as sp
 
 from feature_store.catalogue import Catalogue
+from feature_store.event_log import EVENT_LOG_SCHEMA
 from feature_store.item_columns import stub_columns
-from feature_store.schema import EVENT_TYPE_CODES, ITEM_EVENTS, PURCHASE_CODE
-from feature_store.signals import WEIGHT_BY_CODE, interaction_weights
+from feature_store.merging import ROW_TYPE, merged_people
+from feature_store.schema import EVENT_TYPE_CODES, ITEM_EVENTS, PURCHASE_CODE, EventType
+from feature_store.signals import PUBLIC_TRUST_WEIGHT, WEIGHT_BY_CODE, interaction_weights
+from feature_store.state_writer import fact_codes
 
 DAY_MS = 86_400_000
+PUBLIC_EVENTS_A_DAY = 200
+"""More events of one person and day by a public key, purchases aside, are a bot's."""
+EVENTS_A_DAY = 2_000
+"""More of them by the shop's own servers are a crawler's."""
+
+REFUND_CODE = EVENT_TYPE_CODES[EventType.REFUND]
+LIKE_CODE = EVENT_TYPE_CODES[EventType.LIKE]
+DISLIKE_CODE = EVENT_TYPE_CODES[EventType.DISLIKE]
+UNDOES = {
+    PURCHASE_CODE: REFUND_CODE,
+    EVENT_TYPE_CODES[EventType.ADD_TO_CART]: EVENT_TYPE_CODES[EventType.REMOVE_FROM_CART],
+}
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -30,7 +45,7 @@ class Interactions:
     frame : DataFrame
         One row an event: ``person`` (u32 code), ``item`` (u32 code), ``type`` (u8 code), ``t_ms``
         (i64, since 1970), ``basket`` (u32, the order, or else the person's day; purchases of one
-        basket share it).
+        basket share it), ``public`` (bool, sent with a public key: anybody can send those).
     persons : Series of str
         Key of each person's code: ``u:`` and the user id, or ``a:`` and the anonymous id.
     item_ids : Series of str
@@ -54,8 +69,22 @@ class Interactions:
 
     @property
     def purchases(self) -> pl.DataFrame:
-        """The events that are purchases."""
-        return self.frame.filter(pl.col("type") == PURCHASE_CODE)
+        """The events that are purchases, but for those that a refund has undone.
+
+        Each refund undoes the newest purchase of the item by the person that is left.
+        """
+        bought = self.frame.filter(pl.col("type") == PURCHASE_CODE)
+        refunds = self.frame.filter(pl.col("type") == REFUND_CODE)
+        if refunds.is_empty():
+            return bought
+        key = ["person", "item"]
+        undone = refunds.group_by(key).len("n_refunds")
+        newest = pl.col("t_ms").rank("ordinal", descending=True).over(key)
+        return (
+            bought.join(undone, on=key, how="left", maintain_order="left")
+            .filter(newest > pl.col("n_refunds").fill_null(0))
+            .drop("n_refunds")
+        )
 
     def before(self, end_ms: int) -> "Interactions":
         """Return the events before a time, with the same codes."""
@@ -81,27 +110,44 @@ def read_interactions(events: pl.LazyFrame) -> Interactions:
         Sorted by time, person and item.
     """
     kinds = [kind.value for kind in sorted(ITEM_EVENTS)]
-    codes = [EVENT_TYPE_CODES[kind] for kind in sorted(ITEM_EVENTS)]
+    if not events.filter(pl.col("type") == ROW_TYPE).head(1).collect().is_empty():
+        events = merged_people(events)
     person = pl.coalesce("u:" + pl.col("user_id"), "a:" + pl.col("anonymous_id"))
     frame = (
         events.filter(pl.col("type").is_in(kinds) & pl.col("item_id").is_not_null())
         .select(
             person.alias("person"),
             "item_id",
-            pl.col("type").replace_strict(kinds, codes, return_dtype=pl.UInt8),
+            fact_codes(list(EVENT_LOG_SCHEMA)),
             pl.col("timestamp").dt.epoch("ms").alias("t_ms"),
             "order_id",
+            (pl.col("trust") == "public").fill_null(False).alias("public"),
         )
         .filter(pl.col("person").is_not_null())
         .collect()
     )
+    frame = _without_floods(frame)
     persons, person_codes = _encode(frame["person"])
     item_ids, item_codes = _encode(frame["item_id"])
-    coded = frame.select("type", "t_ms", "order_id").with_columns(
+    coded = frame.select("type", "t_ms", "order_id", "public").with_columns(
         person=person_codes, item=item_codes
     )
-    coded = _with_baskets(coded).select("person", "item", "type", "t_ms", "basket")
+    coded = _with_baskets(coded).select("person", "item", "type", "t_ms", "basket", "public")
     return Interactions(coded.sort("t_ms", "person", "item", "type"), persons, item_ids)
+
+
+def _without_floods(frame: pl.DataFrame) -> pl.DataFrame:
+    """Leave out what one person sent beyond a human day; purchases are never left out."""
+    loose = frame.select(pl.col("type") != PURCHASE_CODE).to_series()
+    if not loose.any():
+        return frame
+    limit = pl.when("public").then(PUBLIC_EVENTS_A_DAY).otherwise(EVENTS_A_DAY)
+    day = pl.col("t_ms") // DAY_MS
+    nth = pl.col("t_ms").rank("ordinal").over("person", day, "public")
+    kept = frame.filter(loose).filter(nth <= limit)
+    if kept.height == int(loose.sum()):
+        return frame
+    return pl.concat([frame.filter(~loose), kept])
 
 
 def _encode(values: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -143,9 +189,13 @@ def taste_facts(interactions: Interactions, now_ms: int) -> pl.DataFrame:
         interactions.frame.lazy()
         .filter(pl.col("type").is_in(np.flatnonzero(WEIGHT_BY_CODE).tolist()))
         .group_by("person", "item", "type")
-        .agg(pl.len().alias("count"), pl.col("t_ms").max().alias("last_ms"))
+        .agg(
+            (pl.len() - (1.0 - PUBLIC_TRUST_WEIGHT) * pl.col("public").sum()).alias("count"),
+            pl.col("t_ms").max().alias("last_ms"),
+        )
         .collect()
     )
+    facts = _effective(interactions, facts)
     types = facts["type"].to_numpy()
     # Whole seconds, as a state keeps them: training and serving see the same ages.
     age_s = np.maximum(now_ms // 1_000 - facts["last_ms"].to_numpy() // 1_000, 0)
@@ -158,6 +208,35 @@ def taste_facts(interactions: Interactions, now_ms: int) -> pl.DataFrame:
         .agg(pl.col("weight").sum())
         .filter(pl.col("weight") > 0)
         .sort("person", "item")
+    )
+
+
+def _effective(interactions: Interactions, facts: pl.DataFrame) -> pl.DataFrame:
+    """Undo what was undone, as serving does.
+
+    A refund takes a purchase back, a removal from the cart an addition; what was disliked and not
+    liked or bought since has no weight.
+    """
+    key = ["person", "item"]
+    events = interactions.frame.filter(pl.col("type").is_in([*UNDOES.values(), DISLIKE_CODE]))
+    if events.is_empty():
+        return facts
+    for undone, undoing in UNDOES.items():
+        taken = events.filter(pl.col("type") == undoing).group_by(key).len("taken")
+        less = pl.when(pl.col("type") == undone).then(pl.col("taken").fill_null(0)).otherwise(0)
+        facts = facts.join(taken, on=key, how="left").with_columns(
+            pl.max_horizontal(pl.col("count") - less, 0.0).alias("count")
+        )
+        facts = facts.drop("taken")
+    disliked = events.filter(pl.col("type") == DISLIKE_CODE).group_by(key)
+    liked = pl.when(pl.col("type").is_in([LIKE_CODE, PURCHASE_CODE])).then(pl.col("last_ms"))
+    # Whole seconds, as a state keeps them; -1 is never.
+    liked_s = liked.max().over(key).fill_null(-1) // 1_000
+    disliked_s = pl.col("disliked_ms").fill_null(-1) // 1_000
+    return (
+        facts.join(disliked.agg(pl.col("t_ms").max().alias("disliked_ms")), on=key, how="left")
+        .filter(disliked_s <= liked_s)
+        .drop("disliked_ms")
     )
 
 

@@ -7,9 +7,10 @@ import numpy.typing as npt
 import polars as pl
 
 from feature_store.fold_in import FoldIn
+from feature_store.schema import PURCHASE_CODE
 from feature_store.signals import interaction_weights
 from feature_store.state import UserState, fold_frame, hot_of
-from training.dataset import Interactions
+from training.dataset import DISLIKE_CODE, LIKE_CODE, UNDOES, Interactions
 from training.fit import Fitted
 
 F32 = npt.NDArray[np.float32]
@@ -119,12 +120,27 @@ def tastes_of(state: UserState, now_s: int, newest: int | None = None) -> tuple[
     """
     hot = hot_of(state)
     age_s = np.maximum(now_s - hot.last_s.astype(np.int64), 0)
-    facts = interaction_weights(hot.types, hot.counts.astype(np.float32), age_s.astype(np.float32))
     rows, at = np.unique(hot.rows, return_inverse=True)
+    counts = hot.counts.astype(np.float32)
+    for undone, undoing in UNDOES.items():
+        taken = np.bincount(at, weights=counts * (hot.types == undoing), minlength=len(rows))
+        counts = np.where(hot.types == undone, np.maximum(counts - taken[at], 0), counts)
+    facts = interaction_weights(hot.types, counts, age_s.astype(np.float32))
     weights = np.bincount(at, weights=facts, minlength=len(rows)).astype(np.float32)
+    weights[_disliked(hot, at, len(rows))] = 0
     youngest = np.full(len(rows), np.iinfo(np.int64).max)
     np.minimum.at(youngest, at, age_s)
     kept = np.flatnonzero(weights > 0)
     if newest is not None:
         kept = np.sort(kept[np.argsort(youngest[kept], kind="stable")[:newest]])
     return rows[kept].astype(np.int32), weights[kept]
+
+
+def _disliked(state: UserState, at: npt.NDArray[np.intp], n: int) -> npt.NDArray[np.bool_]:
+    """Tell which items were disliked, and not liked or bought since."""
+    newest_s = np.full((2, n), -1, dtype=np.int64)
+    for place, codes in enumerate(([DISLIKE_CODE], [LIKE_CODE, PURCHASE_CODE])):
+        chosen = np.isin(state.types, codes)
+        np.maximum.at(newest_s[place], at[chosen], state.last_s[chosen].astype(np.int64))
+    disliked: npt.NDArray[np.bool_] = newest_s[0] > newest_s[1]
+    return disliked

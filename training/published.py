@@ -155,6 +155,7 @@ def _events(pairs: Pairs) -> pl.DataFrame:
         pl.lit(PURCHASE_CODE, dtype=pl.UInt8).alias("type"),
         pl.lit(_NOW_MS, dtype=pl.Int64).alias("t_ms"),
         pl.col("person").alias("basket"),
+        pl.lit(False).alias("public"),
     )
 
 

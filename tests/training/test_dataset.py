@@ -5,10 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.catalogue import Catalogue
-from feature_store.schema import EventType
-from feature_store.signals import SIGNALS
+from feature_store.schema import EVENT_TYPE_CODES, EventType
+from feature_store.signals import PUBLIC_TRUST_WEIGHT, SIGNALS, interaction_weights
 from feature_store.state import fold_frame
-from tests.training.shop import DAY_MS, END_MS, Line, as_events, bare_catalogue, interactions_of
+from tests.training.shop import (
+    DAY_MS,
+    END_MS,
+    Line,
+    as_events,
+    bare_catalogue,
+    habits,
+    interactions_of,
+)
 from training.dataset import (
     model_items,
     read_interactions,
@@ -66,9 +74,14 @@ LINES = st.lists(
 )
 
 
-@given(LINES, st.sampled_from(["purchase", "view", "dislike"]))
-def test_training_weighs_a_history_as_serving_does(lines: list[Line], kind: str) -> None:
-    events = pl.concat([as_events(lines), as_events(lines[::2], kind)])
+KINDS = ["view", "dislike", "refund", "like", "add_to_cart", "remove_from_cart"]
+
+
+@given(LINES, LINES, st.sampled_from(KINDS), st.sampled_from(KINDS))
+def test_training_weighs_a_history_as_serving_does(
+    lines: list[Line], others: list[Line], kind: str, second: str
+) -> None:
+    events = pl.concat([as_events(lines), as_events(lines[::2], kind), as_events(others, second)])
     known = read_interactions(events.lazy())
     persons = known.frame["person"].unique().sort().to_numpy()
     rows = np.arange(len(known.item_ids), dtype=np.int32)
@@ -152,3 +165,75 @@ def test_views_are_no_truth_and_make_no_candidate() -> None:
     split = split_at(known, window_start_ms(known, 28))
     assert known.item_ids.gather(split.candidates).to_list() == ["i"]
     assert [truth.tolist() for truth in split.truths] == [[0]]
+
+
+def as_public(events: pl.DataFrame) -> pl.DataFrame:
+    return events.with_columns(trust=pl.lit("public"))
+
+
+def test_a_refund_takes_the_newest_purchase_back() -> None:
+    bought = as_events([("a", "i", 9), ("a", "i", 5), ("a", "j", 5), ("b", "i", 5)])
+    refunds = as_events([("a", "i", 4), ("a", "j", 1), ("a", "j", 1)], "refund")
+    known = read_interactions(pl.concat([bought, refunds]).lazy())
+    left = [(row[0], row[1], row[3]) for row in known.purchases.iter_rows()]
+    assert left == [(0, 0, END_MS - 9 * DAY_MS), (1, 0, END_MS - 5 * DAY_MS)]
+    assert taste_facts(known, END_MS).select("person", "item").rows() == [(0, 0), (1, 0)]
+
+
+def test_what_anybody_can_send_counts_less() -> None:
+    views = as_events([("a", "i", 0), ("a", "i", 0)], "view")
+    likes = as_events([("b", "i", 0)], "like")
+    trusted = taste_facts(read_interactions(pl.concat([views, likes]).lazy()), END_MS)
+    mixed = pl.concat([as_public(views), likes])
+    public = taste_facts(read_interactions(mixed.lazy()), END_MS)
+    ratio = (public["weight"] / trusted["weight"]).to_list()
+    assert ratio == pytest.approx([PUBLIC_TRUST_WEIGHT, 1.0])
+
+
+def test_a_flood_is_capped_and_purchases_are_not() -> None:
+    flood = as_public(as_events([("bot", f"i{n}", 0.5) for n in range(1_000)], "view"))
+    human = as_public(as_events([("human", "i1", 0.5)] * 20, "view"))
+    crawler = as_events([("crawler", "i1", 0.5)] * 3_000, "click")
+    shop = as_events([("shop", "i1", 0.5)] * 3_000)
+    known = read_interactions(pl.concat([flood, human, crawler, shop]).lazy())
+    counts = dict(known.frame.group_by("person").len().iter_rows())
+    by_name = {known.persons[code]: count for code, count in counts.items()}
+    assert by_name == {"u:bot": 200, "u:human": 20, "u:crawler": 2_000, "u:shop": 3_000}
+
+
+def test_a_visitor_who_signed_in_is_one_person_with_the_user() -> None:
+    visits = as_events([("v", "i", 3)], "view").with_columns(
+        anonymous_id=pl.col("user_id"), user_id=pl.lit(None, pl.String)
+    )
+    merge = as_events([("a", "i", 2)], "merge").with_columns(
+        anonymous_id=pl.lit("v"), item_id=pl.lit(None, pl.String)
+    )
+    bought = as_events([("a", "j", 1)])
+    known = read_interactions(pl.concat([visits, merge, bought]).lazy())
+    assert known.persons.to_list() == ["u:a"]
+    assert known.n_events == 2
+
+
+def test_stars_are_a_like_or_a_dislike() -> None:
+    stars = as_events([("a", "i", 1), ("a", "j", 1), ("a", "k", 1)], "rating").with_columns(
+        extra=pl.Series(['{"value":5}', '{"value":1}', None])
+    )
+    known = read_interactions(stars.lazy())
+    kinds = [EventType.LIKE, EventType.DISLIKE, EventType.RATING]
+    codes = dict(known.frame.select("item", "type").iter_rows())
+    assert [codes[item] for item in range(3)] == [EVENT_TYPE_CODES[kind] for kind in kinds]
+
+
+def test_purchases_alone_are_weighed_as_ever() -> None:
+    """Counts are whole numbers, to the last bit: the model of a shop of purchases is the same."""
+    known = interactions_of(habits())
+    facts = taste_facts(known, END_MS)
+    frame = known.frame.group_by("person", "item").agg(
+        pl.len().alias("count"), pl.col("t_ms").max().alias("last_ms")
+    )
+    age_s = (END_MS // 1_000 - frame["last_ms"] // 1_000).to_numpy().astype(np.float32)
+    counts = frame["count"].to_numpy().astype(np.float32)
+    types = np.zeros(len(frame), dtype=np.uint8)
+    plain = frame.with_columns(weight=interaction_weights(types, counts, age_s))
+    assert facts.equals(plain.select("person", "item", "weight").sort("person", "item"))
+    assert known.purchases.equals(known.frame)
