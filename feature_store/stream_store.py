@@ -16,7 +16,7 @@ Position = tuple[int, int]
 START: Position = (0, 0)
 
 MAX_WAITING_EVENTS = 1_000_000
-"""About 400 MB of the server's memory."""
+"""About 270 MB of the server's memory: 267 bytes were measured for a purchase with a price."""
 COUNT_EVERY_S = 1.0
 RETRY_AFTER_S = 5.0
 
