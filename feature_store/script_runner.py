@@ -37,11 +37,12 @@ class ScriptRunner:
         """
         calls = list(calls)
         for _ in range(2):
-            if script not in self._shas:
-                self._shas[script] = await self._redis.script_load(script)
+            # Kept here: a concurrent call may forget it while this one waits.
+            sha = self._shas.get(script) or await self._redis.script_load(script)
+            self._shas[script] = sha
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for names, arguments in calls:
-                    pipeline.evalsha(self._shas[script], len(names), *names, *arguments)
+                    pipeline.evalsha(sha, len(names), *names, *arguments)
                 outcomes: list[Any] = await pipeline.execute(raise_on_error=False)
             errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
             if not errors:
@@ -49,5 +50,5 @@ class ScriptRunner:
             if not all(isinstance(error, NoScriptError) for error in errors):
                 raise errors[0]
             # The server was restarted or flushed: it wrote nothing and needs the script again.
-            del self._shas[script]
+            self._shas.pop(script, None)
         raise StoreUnavailableError("the server does not keep its scripts")
