@@ -36,6 +36,12 @@ class Target:
     sorted_s: list[list[float]] = field(default_factory=list)
 
     @property
+    def n_replies(self) -> int:
+        """Replies of all rounds, throughput and latency."""
+        steady = sum(len(latencies) for latencies in self.sorted_s)
+        return steady + sum(found.n_replies for found in self.replies)
+
+    @property
     def per_second(self) -> list[float]:
         """Replies a second, one value a round."""
         return [found.per_second for found in self.replies]

@@ -69,6 +69,8 @@ def test_floors_are_measured_in_turn(measured: list[Target]) -> None:
     # Processor time, not wall time: it holds on a busy machine too.
     assert 0 < min(socket.cpu_us) < min(asgi.cpu_us) < min(fastapi.cpu_us)
     assert socket.sorted_s == []
+    assert socket.n_replies == sum(found.n_replies for found in socket.replies)
+    assert asgi.n_replies > sum(found.n_replies for found in asgi.replies)
 
 
 def test_rows_have_the_form_of_the_contract(measured: list[Target]) -> None:
