@@ -19,7 +19,7 @@ SERVE ?=
 BENCH ?=
 LOCK ?=
 
-.PHONY: help setup demo serve test test-slow bench check format lint types lock clean clean-all
+.PHONY: help setup demo serve test test-slow prove bench check format lint types lock clean clean-all
 
 help: ## Show this list
 	@echo 'recsvc: make demo, make test. All targets:'
@@ -49,6 +49,13 @@ test: $(READY) ## Run the whole suite; the long runs are in test-slow
 
 test-slow: $(READY) ## Run the tests that are marked slow: real data at full size, long runs
 	@exec $(BIN)/python -m pytest -m slow $(PYTEST)
+
+# A million events from eight writers while everything is killed; 200 power cuts; reads beside both settings of fsync.
+prove: $(READY) ## Run the long proofs: nothing is lost, power cuts, the price of durability
+	$(BIN)/python -m tests.proofs.nothing_lost --events 1000000 --writers 8
+	$(BIN)/python -m tests.proofs.power_cut --copies 200
+	$(BIN)/python -m tests.proofs.durability --seconds 20
+	$(BIN)/python -m tests.proofs.steady_memory --minutes 10
 
 bench: $(READY) ## Measure the service beside its floors; writes bench.json
 	@exec $(BIN)/python loadtests/bench.py $(BENCH)
