@@ -118,7 +118,8 @@ def measure_all(
     pin(os.getpid(), {load_core})
     try:
         neighbours, before_s = Neighbours(len(cores)), own_cpu_s()
-        measure(targets, rounds=rounds, seconds=seconds, latency_of=targets[1:], say=say)
+        # Half of what raw ASGI takes is more than the open loop can send on time.
+        measure(targets, rounds=rounds, seconds=seconds, latency_of=targets[2:], say=say)
         busy = neighbours.share(own_cpu_s() - before_s)
     finally:
         pin(os.getpid(), cores)
