@@ -176,3 +176,16 @@ async def test_at_the_bound_events_are_refused_and_reading_goes_on(
     await Archiver(store.streams, EventLog(tmp_path)).run_all()
     assert (await bounded.events.append([purchase(20)])).accepted == 1
     await bounded.close()
+
+
+async def test_a_cancelled_archiver_ends_although_the_server_is_gone(tmp_path: Path) -> None:
+    """What it may still have to say must not take the place of the cancellation."""
+    server = EmbeddedServer(tmp_path / "server", fsync="everysec")
+    store = await Store.open(server.start())
+    task = asyncio.create_task(Archiver(store.streams, EventLog(tmp_path)).run_for_ever())
+    await asyncio.sleep(0.2)
+    await asyncio.to_thread(server.stop)
+    task.cancel()
+    await asyncio.wait([task], timeout=5.0)
+    assert task.cancelled()
+    await store.close()
