@@ -131,13 +131,17 @@ _JSON = {"Content-Type": "application/json"}
 
 
 def kill_now_and_then(
-    service: Service, server_folder: Path, stop: threading.Event, killed: Counter[str]
+    service: Service,
+    server_folder: Path,
+    stop: threading.Event,
+    killed: Counter[str],
+    pause_s: tuple[float, float],
 ) -> None:
     """Kill a worker or the server every few seconds; the server is started again."""
     rng = random.Random(7)
     parent = psutil.Process(service.process.pid)
     with contextlib.ExitStack() as servers:
-        while not stop.wait(rng.uniform(0.8, 3.0)):
+        while not stop.wait(rng.uniform(*pause_s)):
             if killed["worker"] <= killed["server"]:
                 with contextlib.suppress(psutil.NoSuchProcess, IndexError):
                     rng.choice(_workers(parent)).kill()
@@ -175,7 +179,9 @@ def _write(
     shares = [range(outcome.events)[at * share : (at + 1) * share] for at in range(n_writers)]
     writers = [Writer(service, numbers, batch) for numbers in shares]
     stop = threading.Event()
-    arguments = (service, server_folder, stop, outcome.killed)
+    # A worker that dies young is given ever longer pauses, up to 30 s: a long run must not starve.
+    pause_s = (0.8, 3.0) if outcome.events <= 50_000 else (5.0, 20.0)
+    arguments = (service, server_folder, stop, outcome.killed, pause_s)
     killer = threading.Thread(target=kill_now_and_then, args=arguments, daemon=True)
     for thread in (*writers, killer):
         thread.start()
