@@ -22,8 +22,6 @@ class Placement:
         How many items, unless the request says.
     kinds : frozenset of str
         Item kinds that it shows.
-    needs_items : bool
-        Whether it is about the items on the page.
     """
 
     name: str
@@ -31,14 +29,13 @@ class Placement:
     source: str
     limit: int = 20
     kinds: frozenset[str] = PRODUCTS
-    needs_items: bool = False
 
 
 _BUILT_IN = (
     Placement("home", "For you", "personal"),
-    Placement("product", "Similar items", "similar", limit=12, needs_items=True),
-    Placement("together", "Frequently bought together", "together", limit=6, needs_items=True),
-    Placement("cart", "Goes well with your cart", "complement", limit=12, needs_items=True),
+    Placement("product", "Similar items", "similar", limit=12),
+    Placement("together", "Frequently bought together", "together", limit=6),
+    Placement("cart", "Goes well with your cart", "complement", limit=12),
     Placement("buy_again", "Buy it again", "due"),
     Placement("trending", "Trending now", "trending"),
     Placement("new", "New arrivals", "new"),
