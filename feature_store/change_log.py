@@ -1,4 +1,4 @@
-"""The archive of what changed without being an event: API keys, rows of the catalogue.
+"""The archive of what changed without being an event: keys, site, people, catalogue.
 
 One folder for each kind, in it JSON lines in files named by the server's epoch and the first and
 last place in it. Writing a file again changes nothing, and a change that stands in two files counts
@@ -90,12 +90,20 @@ class ChangeLog:
         return sorted((self.folder / name).glob("*.jsonl"))
 
     def _merge(self, name: str) -> None:
-        """Make one file of many: it takes the name of the first, and repeats count once."""
+        """Make one file of many: it takes the name of the first, and repeats count once.
+
+        A file that is larger than all after it together stays as it is, so that a line is written
+        again only as often as the log doubles.
+        """
         files = self.files(name)
         if len(files) <= MAX_FILES:
             return
-        write_atomically(files[0], b"".join(path.read_bytes() for path in files))
-        for path in files[1:]:
+        sizes = [path.stat().st_size for path in files]
+        first = 0
+        while first < len(files) - 2 and sizes[first] > sum(sizes[first + 1 :]):
+            first += 1
+        write_atomically(files[first], b"".join(path.read_bytes() for path in files[first:]))
+        for path in files[first + 1 :]:
             path.unlink()
 
 

@@ -9,9 +9,12 @@ from redis.exceptions import RedisError
 
 from feature_store import keys
 from feature_store.errors import StoreUnavailableError
+from feature_store.people import NAME as PEOPLE
 
 CATALOGUE = "catalogue"
 """Name of the catalogue's changes; the others are named by what their stream's tag holds."""
+PEOPLE_COUNT = 1_000
+"""Changes of people that are read at once from each shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +24,10 @@ class Changes:
     Parameters
     ----------
     name : str
-        ``keys``, ``catalogue``, ...
+        ``keys``, ``site``, ``people``, ``catalogue``.
     ids : list of str
-        Place of each: the id in its stream, or its number in the catalogue's log.
+        Place of each: the id in its stream, with the shard's number at its end for ``people``, or
+        its number in the catalogue's log.
     bodies : list of dict
         What changed.
     """
@@ -64,8 +68,11 @@ class ChangeStore:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for stream in keys.CHANGE_STREAMS:
                     pipeline.xrange(stream, count=count)
+                for shard in keys.shards():
+                    pipeline.xrange(keys.person_changes(shard), count=PEOPLE_COUNT)
                 streams = await pipeline.execute()
-            found = [_streamed(*one) for one in zip(keys.CHANGE_STREAMS, streams, strict=True)]
+            found = [_streamed(*one) for one in zip(keys.CHANGE_STREAMS, streams, strict=False)]
+            found.append(_of_people(streams[len(keys.CHANGE_STREAMS) :]))
             found.append(await self._of_catalogue(catalogue_sequence, count))
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the changes cannot be read: {error}") from error
@@ -93,7 +100,10 @@ class ChangeStore:
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for changes in archived:
-                    if changes.name != CATALOGUE:
+                    if changes.name == PEOPLE:
+                        for stream, ids in _by_shard(changes.ids).items():
+                            pipeline.xdel(stream, *ids)
+                    elif changes.name != CATALOGUE:
                         pipeline.xdel(stream_of(changes.name), *changes.ids)
                 await pipeline.execute()
         except (RedisError, OSError) as error:
@@ -131,3 +141,23 @@ def _streamed(stream: str, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> C
     name = stream.removeprefix("c:{").removesuffix("}")
     ids = [entry_id.decode() for entry_id, _ in entries]
     return Changes(name, ids, [orjson.loads(fields[b"e"]) for _, fields in entries])
+
+
+def _of_people(streams: list[list[tuple[bytes, dict[bytes, bytes]]]]) -> Changes:
+    """Put the shards' changes together; two shards may give the same id to different ones."""
+    ids, bodies = [], []
+    for shard, entries in enumerate(streams):
+        for entry_id, fields in entries:
+            ids.append(f"{entry_id.decode()}-{shard}")
+            bodies.append(orjson.loads(fields[b"e"]))
+    return Changes(PEOPLE, ids, bodies)
+
+
+def _by_shard(ids: list[str]) -> dict[str, list[str]]:
+    """Return the entries of each stream from places with the shard's number at their end."""
+    found: dict[str, list[str]] = {}
+    shards = keys.shards()
+    for place in ids:
+        entry_id, _, shard = place.rpartition("-")
+        found.setdefault(keys.person_changes(shards[int(shard)]), []).append(entry_id)
+    return found

@@ -22,6 +22,10 @@ class ConflictError(RecsvcError):
     """Somebody else changed the thing first, or holds it."""
 
 
+class StaleRevisionError(ConflictError):
+    """The thing has another revision than the one that the writer has seen."""
+
+
 class ArtifactError(RecsvcError):
     """A model artifact or a catalogue file is missing, truncated or corrupt."""
 

@@ -5,7 +5,12 @@ key                            type    lives       holds (written by)
 =============================  ======  ==========  =============================================
 ``h:{sNN}:PERSON``             string  for ever    packed hot state (``append_events``, imports)
 ``r:{sNN}:PERSON``             string  for ever    packed rest of the state (the same)
-``p:{sNN}:PERSON``             string  for ever    preferences as JSON (preferences)
+``p:{sNN}:PERSON``             string  for ever    preferences as JSON (``people``)
+``u:{sNN}:PERSON``             string  for ever    profile of a user as JSON (``people``)
+``k:{sNN}:PERSON``             string  for ever    what training computed, as JSON (``people``)
+``n:{sNN}``                    set     for ever    people who have one of these three (``people``)
+``x:{sNN}:NAME=ID``            string  for ever    user whom an external id stands for (``people``)
+``g:{sNN}``                    stream  archived    changes of profiles and preferences, as JSON
 ``d:{sNN}:DAY:PERSON``         hash    3 days      digest of event id → digest of body
 ``l:{sNN}:PERSON``             string  for ever    the user that a visitor became (``merging``)
 ``m:{sNN}:PERSON``             hash    for ever    journal: visitor → when absorbed (``merging``)
@@ -20,6 +25,9 @@ key                            type    lives       holds (written by)
 ``{keys}:records``             hash    for ever    API key id → record as JSON
 ``{keys}:version``             string  for ever    changes with every change of a key
 ``c:{keys}``                   stream  archived    changes of API keys, as JSON (key store)
+``{site}:head``                string  for ever    number and hash of the last change of the site
+``{site}:documents``           hash    for ever    rules, placements, segments, ... (``documents``)
+``c:{site}``                   stream  archived    changes of the site, as JSON (``documents``)
 ``{archive}:leader``           string  7 s         name of the process that archives
 ``{archive}:epoch``            string  for ever    random; another one: the server was emptied
 ``{archive}:rebuilding``       string  a rebuild   name of the rebuild that is not finished
@@ -44,7 +52,10 @@ CATALOGUE_NEXT_ROW = "{cat}:next"
 KEY_RECORDS = "{keys}:records"
 KEY_VERSION = "{keys}:version"
 KEY_CHANGES = "c:{keys}"
-CHANGE_STREAMS = (KEY_CHANGES,)
+SITE_HEAD = "{site}:head"
+SITE_DOCUMENTS = "{site}:documents"
+SITE_CHANGES = "c:{site}"
+CHANGE_STREAMS = (KEY_CHANGES, SITE_CHANGES)
 """Streams of what changes without being an event; archived like the events."""
 ARCHIVER = "{archive}:leader"
 EPOCH = "{archive}:epoch"
@@ -80,6 +91,29 @@ def preferences(person: str) -> str:
     return f"p:{shard_of(person)}:{person}"
 
 
+_DOCUMENTS = {"profile": "u", "preferences": "p", "computed": "k"}
+
+
+def document(kind: str, person: str) -> str:
+    """Key of a document of a person: ``profile``, ``preferences`` or ``computed``."""
+    return f"{_DOCUMENTS[kind]}:{shard_of(person)}:{person}"
+
+
+def people(shard: str) -> str:
+    """Key of the people of a shard who have a document."""
+    return f"n:{shard}"
+
+
+def external_id(name: str, value: str) -> str:
+    """Key of the user whom an id of another system stands for."""
+    return f"x:{shard_of(f'{name}={value}')}:{name}={value}"
+
+
+def person_changes(shard: str) -> str:
+    """Key of a shard's stream of changed documents."""
+    return f"g:{shard}"
+
+
 def deduplication(person: str, day: int) -> str:
     """Key of the event ids that arrived on a day (days since 1970)."""
     return f"d:{shard_of(person)}:{day}:{person}"
@@ -110,5 +144,5 @@ def events(shard: str) -> str:
     return f"e:{shard}"
 
 
-OURS = re.compile(rb"([hrpdieclmq]:)?\{(s\d\d|cat|keys|archive)\}")
+OURS = re.compile(rb"([cdeghiklmnpqrtux]:)?\{(s\d\d|cat|keys|site|archive)\}")
 """What every key of ours begins with; whatever else a server holds is somebody else's."""

@@ -25,6 +25,7 @@ from feature_store.catalogue_files import CatalogueFiles
 from feature_store.change_log import ChangeLog
 from feature_store.change_store import CATALOGUE
 from feature_store.compaction import arrived_at
+from feature_store.documents import NAME as SITE
 from feature_store.errors import ConflictError, UserError
 from feature_store.event_log import EVENT_LOG_SCHEMA, EventLog, scan_files
 from feature_store.files import write_json
@@ -32,6 +33,7 @@ from feature_store.ingest.run import KIND as IMPORT_KIND
 from feature_store.ingest.run import LOCK_WAIT_S
 from feature_store.ingest.table import Progress, silent
 from feature_store.merging import ROW_TYPE, linked_digest, merged_people
+from feature_store.people import NAME as PEOPLE
 from feature_store.schema import person_of
 from feature_store.store import Store
 
@@ -53,6 +55,8 @@ class Rebuilt:
         Items that have a row.
     keys : int
         API keys, revoked ones too.
+    documents : int
+        Rules, placements, profiles, preferences, ...: all documents of the site and of people.
     visitors : int
         Visitors who became users.
     event_ids : int
@@ -62,6 +66,7 @@ class Rebuilt:
     events: int = 0
     items: int = 0
     keys: int = 0
+    documents: int = 0
     visitors: int = 0
     event_ids: int = 0
 
@@ -147,6 +152,7 @@ class _Rebuild:
         done = Rebuilt()
         await self._restore_catalogue()
         done.keys = await self._restore_keys()
+        done.documents = await self._restore_documents()
         files = [self._log.events / name for name in plan["files"]]
         done.visitors = await self._restore_links(files)
         done.events = await self._restore_states(files, plan)
@@ -212,6 +218,13 @@ class _Rebuild:
         changes = self._changes.read("keys")
         await self._store.keys.replay([change.body for change in changes])
         return len(await self._store.keys.all())
+
+    async def _restore_documents(self) -> int:
+        """Bring back what the site decided, and the profiles and preferences of people."""
+        site = [change.body for change in self._changes.read(SITE)]
+        n_documents = await self._store.documents.replay(site)
+        people = (change.body for change in self._changes.read(PEOPLE))
+        return n_documents + await self._store.people.replay(people)
 
     async def _restore_links(self, files: list[Path]) -> int:
         """Write down again which visitors became users, and whose history they brought."""

@@ -2,8 +2,8 @@
 
 One object for a process: :class:`Store` reads the context of a request in batches; its parts write
 events (`events`), join visitors to users (`merger`), count what the public sends (`quota`), give
-rows to items (`catalogue`), keep API keys (`keys`) and hand accepted events to the archive
-(`streams`).
+rows to items (`catalogue`), keep the documents of the site (`documents`) and of people (`people`)
+and API keys (`keys`), and hand accepted events to the archive (`streams`).
 """
 
 import asyncio
@@ -15,15 +15,19 @@ from redis.exceptions import RedisError
 
 from feature_store import keys
 from feature_store.batching import BatchedReader
+from feature_store.documents import DocumentStore, read_head
 from feature_store.errors import StoreUnavailableError
 from feature_store.key_store import KeyStore
 from feature_store.merging import Merger, read_link
+from feature_store.people import PeopleStore
 from feature_store.quota import Quota
 from feature_store.row_store import RowStore
 from feature_store.schema import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState, join, unpack
 from feature_store.state_writer import StateWriter
 from feature_store.stream_store import MAX_WAITING_EVENTS, StreamRoom, StreamStore
+
+_SEQUENCES = (keys.CATALOGUE_SEQUENCE, keys.SITE_HEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,18 @@ class UserContext:
         What the person decided.
     catalogue_sequence : int
         How many changes the catalogue has had; a worker that applied fewer is behind.
+    site_sequence : int
+        The same of the site's documents.
+    profile, computed : bytes or None
+        JSON of what is known of the person; only if it was asked for.
     """
 
     state: UserState
     preferences: Preferences
     catalogue_sequence: int
+    site_sequence: int = 0
+    profile: bytes | None = None
+    computed: bytes | None = None
 
 
 class Store:
@@ -76,6 +87,8 @@ class Store:
         self.events = StateWriter(self._redis, self.catalogue, self.merger, room)
         self.quota = Quota(self._redis)
         self.keys = KeyStore(self._redis)
+        self.documents = DocumentStore(self._redis)
+        self.people = PeopleStore(self._redis)
 
     @classmethod
     async def open(cls, url: str, read_timeout_s: float = 0.05) -> Self:
@@ -113,13 +126,15 @@ class Store:
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailableError(f"no answer from {_shown(self.url)}: {error}") from error
 
-    async def load_context(self, person: str | None) -> UserContext:
+    async def load_context(self, person: str | None, *, documents: bool = False) -> UserContext:
         """Read what a request needs; reads of concurrent requests share a round trip.
 
         Parameters
         ----------
         person : str or None
             ``schema.person_of``; ``None`` for nobody. A visitor who has signed in is the user.
+        documents : bool
+            Whether the profile and what training computed are needed too.
 
         Raises
         ------
@@ -127,19 +142,24 @@ class Store:
             If the server does not answer within the read timeout.
         """
         if person is None:
-            (sequence,) = await self._reader.get((keys.CATALOGUE_SEQUENCE,))
-            return UserContext(EMPTY_STATE, NO_PREFERENCES, int(sequence or 0))
-        names = (keys.hot(person), keys.preferences(person), keys.CATALOGUE_SEQUENCE)
+            sequence, head = await self._reader.get(_SEQUENCES)
+            return UserContext(
+                EMPTY_STATE, NO_PREFERENCES, int(sequence or 0), site_sequence=read_head(head)[0]
+            )
+        names = [*_SEQUENCES, keys.hot(person), keys.preferences(person)]
+        if documents:
+            names += (keys.document("profile", person), keys.document("computed", person))
         if person.startswith("a:"):
-            hot, preferences, sequence, link = await self._reader.get((*names, keys.link(person)))
-            if (signed_in := read_link(link)) is not None:
-                return await self.load_context(signed_in.person)
-        else:
-            hot, preferences, sequence = await self._reader.get(names)
+            names.append(keys.link(person))
+        sequence, head, hot, preferences, *more = await self._reader.get(names)
+        if person.startswith("a:") and (signed_in := read_link(more.pop())) is not None:
+            return await self.load_context(signed_in.person, documents=documents)
         return UserContext(
             unpack(hot) if hot else EMPTY_STATE,
             Preferences.model_validate_json(preferences) if preferences else NO_PREFERENCES,
             int(sequence or 0),
+            read_head(head)[0],
+            *more,
         )
 
     async def load_state(self, person: str) -> UserState:

@@ -19,6 +19,7 @@ from feature_store.errors import (
     OverloadedError,
     RateLimitedError,
     RecsvcError,
+    StaleRevisionError,
     StoreUnavailableError,
 )
 from recsvc.auth import REALM, ForbiddenError, UnauthorizedError
@@ -94,6 +95,7 @@ _STATUS: dict[type[RecsvcError], int] = {
     UnauthorizedError: 401,
     ForbiddenError: 403,
     NotFoundError: 404,
+    StaleRevisionError: 412,
     ConflictError: 409,
     ArtifactError: 409,
     TooLargeError: 413,

@@ -58,5 +58,6 @@ def run_rebuild(settings: Settings, *, force: bool, as_json: bool) -> None:
         return
     say(
         f"The server is rebuilt: {done.events:,} events, {done.items:,} items, {done.keys:,} API"
-        f" keys, {done.visitors:,} visitors who signed in."
+        f" keys, {done.visitors:,} visitors who signed in, {done.documents:,} documents of the site"
+        " and of people."
     )

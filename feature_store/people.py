@@ -1,0 +1,354 @@
+"""What is kept of a person besides the facts: profile, preferences, and what training computed.
+
+Each is one JSON document, changed by compare-and-set together with an entry in the stream of the
+person's shard, which the archiver moves into the change log. What training computed has no entry:
+the next training computes it again.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from feature_store import keys
+from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
+from feature_store.schema import format_time
+from feature_store.script_runner import ScriptRunner
+
+Kind = Literal["profile", "preferences", "computed"]
+KINDS: tuple[Kind, ...] = ("profile", "preferences", "computed")
+NAME = "people"
+"""Name of these changes in the change log."""
+ATTEMPTS = 50
+CHUNK = 500
+
+_PUT = """
+local function digest(key) return redis.sha1hex(redis.call('GET', key) or '') end
+if digest(KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2]) end
+if redis.call('EXISTS', KEYS[1], KEYS[4], KEYS[5]) == 0 then
+  redis.call('SREM', KEYS[2], ARGV[3])
+else
+  redis.call('SADD', KEYS[2], ARGV[3])
+end
+if ARGV[4] ~= '' then redis.call('XADD', KEYS[3], '*', 'e', ARGV[4]) end
+return 1
+"""
+"""Keys: the document, the shard's index of people, its change stream, the person's two other
+documents. Arguments: SHA-1 of the document as read, the new one ('' deletes), the person, the
+change ('' for none)."""
+
+_TAKE = """
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return owner end
+redis.call('SET', KEYS[1], ARGV[1])
+return ARGV[1]
+"""
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+Document = dict[str, Any]
+Change = Callable[[Document | None], Document | None]
+
+
+class PeopleStore:
+    """Reads and changes the documents of people.
+
+    Parameters
+    ----------
+    redis : Redis
+        The client of the process.
+    """
+
+    def __init__(self, redis: "Redis") -> None:
+        # redis-py types each answer as everything that any of its clients could return.
+        self._redis: Any = redis
+        self._scripts = ScriptRunner(redis)
+        self._take = redis.register_script(_TAKE)
+        self._release = redis.register_script(_RELEASE)
+
+    async def get(self, kind: Kind, person: str) -> Document | None:
+        """Return a document of a person (``schema.person_of``), or ``None``.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the server does not answer.
+        """
+        return (await self.get_all((kind,), person))[kind]
+
+    async def get_all(self, kinds: Sequence[Kind], person: str) -> dict[Kind, Document | None]:
+        """Return several documents of a person."""
+        try:
+            values = await self._redis.mget([keys.document(kind, person) for kind in kinds])
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the person cannot be read: {error}") from error
+        return {kind: _read(value) for kind, value in zip(kinds, values, strict=True)}
+
+    async def update(self, kind: Kind, person: str, change: Change, by: str) -> Document | None:
+        """Change a document; nobody else's change in between is lost.
+
+        Parameters
+        ----------
+        kind : str
+            Which document.
+        person : str
+            Whose.
+        change : callable
+            Gets the document, or ``None``, and returns the new one, or ``None`` to delete it; may
+            raise to refuse, and is called again when somebody else was faster.
+        by : str
+            Who changes it.
+
+        Returns
+        -------
+        dict or None
+            The new document.
+
+        Raises
+        ------
+        ConflictError
+            If an external id belongs to another user.
+        StoreUnavailableError, OverloadedError
+            If it was not stored.
+        """
+        name = keys.document(kind, person)
+        try:
+            for attempt in range(ATTEMPTS):
+                if attempt > 2:
+                    await asyncio.sleep(0.002 * attempt)
+                value = await self._redis.get(name)
+                before, after = _read(value), change(_read(value))
+                if after == before:
+                    return after
+                if kind == "profile":
+                    await self._take_ids(person, before, after)
+                (wrote,) = await self._scripts.run(_PUT, [_call(kind, person, value, after, by)])
+                if wrote:
+                    if kind == "profile":
+                        await self._release_ids(person, before, after)
+                    return after
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the change was not stored: {error}") from error
+        raise OverloadedError("the person is changed by too many at once", 1.0)
+
+    async def put_many(
+        self, kind: Kind, documents: Mapping[str, Document | None], by: str
+    ) -> tuple[int, dict[str, str]]:
+        """Replace the documents of many people; those that do not change are not written.
+
+        Parameters
+        ----------
+        kind : str
+            Which document.
+        documents : mapping of str to dict or None
+            The new one of each person; ``None`` deletes.
+        by : str
+            Who changes them.
+
+        Returns
+        -------
+        n_changed : int
+            How many were written.
+        refused : dict of str to str
+            People whose document was not written, and why: an external id is somebody else's.
+        """
+        changed, refused = 0, dict[str, str]()
+        names = list(documents)
+        try:
+            for start in range(0, len(names), CHUNK):
+                pending = names[start : start + CHUNK]
+                for _ in range(ATTEMPTS):
+                    written, pending = await self._put(kind, pending, documents, by, refused)
+                    changed += written
+                    if not pending:
+                        break
+                else:
+                    raise OverloadedError("people are changed by too many at once", 1.0)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"not all changes were stored: {error}") from error
+        return changed, refused
+
+    async def _put(
+        self,
+        kind: Kind,
+        people: Sequence[str],
+        documents: Mapping[str, Document | None],
+        by: str,
+        refused: dict[str, str],
+    ) -> tuple[int, list[str]]:
+        """Write a chunk; return how many were written and who lost a race."""
+        values = await self._values([keys.document(kind, person) for person in people])
+        calls, whose = [], []
+        for person, value in zip(people, values, strict=True):
+            before, after = _read(value), documents[person]
+            if before == after:
+                continue
+            if kind == "profile" and (_ids(before) or _ids(after)):
+                try:
+                    await self._take_ids(person, before, after)
+                except ConflictError as error:
+                    refused[person] = str(error)
+                    continue
+            calls.append(_call(kind, person, value, after, by))
+            whose.append((person, before))
+        outcomes = await self._scripts.run(_PUT, calls) if calls else []
+        lost = []
+        for (person, before), wrote in zip(whose, outcomes, strict=True):
+            if not wrote:
+                lost.append(person)
+            elif kind == "profile":
+                await self._release_ids(person, before, documents[person])
+        return len(calls) - len(lost), lost
+
+    async def _values(self, names: Sequence[str]) -> list[bytes | None]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.get(name)
+            values: list[bytes | None] = await pipeline.execute()
+        return values
+
+    async def scan(
+        self, kinds: Sequence[Kind] = KINDS
+    ) -> AsyncIterator[list[tuple[str, dict[Kind, Document | None]]]]:
+        """Yield everybody who has a document, some at a time, each person once.
+
+        Whoever gets or loses the first document meanwhile may be missing or not.
+
+        Parameters
+        ----------
+        kinds : sequence of str
+            Which documents to read.
+        """
+        try:
+            for shard in keys.shards():
+                found: set[bytes] = await self._redis.smembers(keys.people(shard))
+                people = sorted(name.decode("utf-8", "surrogatepass") for name in found)
+                for start in range(0, len(people), CHUNK):
+                    chunk = people[start : start + CHUNK]
+                    names = [keys.document(kind, person) for person in chunk for kind in kinds]
+                    # One shard: one MGET, on a cluster too.
+                    values = await self._redis.mget(names)
+                    read = [_read(value) for value in values]
+                    yield [
+                        (person, dict(zip(kinds, read[at * len(kinds) :], strict=False)))
+                        for at, person in enumerate(chunk)
+                    ]
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"people cannot be read: {error}") from error
+
+    async def count(self) -> int:
+        """Return how many people have a document."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for shard in keys.shards():
+                    pipeline.scard(keys.people(shard))
+                return sum(await pipeline.execute())
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"people cannot be counted: {error}") from error
+
+    # --- external ids -------------------------------------------------------------------------
+
+    async def resolve(self, name: str, value: str) -> str | None:
+        """Return the user id that an external id stands for.
+
+        Parameters
+        ----------
+        name : str
+            Which system's, such as ``subscriber_key``.
+        value : str
+            The id there.
+        """
+        try:
+            found: bytes | None = await self._redis.get(keys.external_id(name, value))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the external id cannot be read: {error}") from error
+        return None if found is None else found.decode("utf-8", "surrogatepass")
+
+    async def _take_ids(self, person: str, before: Document | None, after: Document | None) -> None:
+        """Let external ids stand for a user before the profile names them.
+
+        Killed in between, an id is taken that no profile names; taking it again is harmless.
+        """
+        taken: list[tuple[str, str]] = []
+        for name, value in _ids(after) - _ids(before):
+            user_id = person.removeprefix("u:")
+            owner = await self._take(keys=[keys.external_id(name, value)], args=[user_id])
+            if owner.decode("utf-8", "surrogatepass") != user_id:
+                for one in taken:
+                    await self._release(keys=[keys.external_id(*one)], args=[user_id])
+                raise ConflictError(f"the {name} {value!r} is another user's")
+            taken.append((name, value))
+
+    async def _release_ids(
+        self, person: str, before: Document | None, after: Document | None
+    ) -> None:
+        user_id = person.removeprefix("u:")
+        for name, value in _ids(before) - _ids(after):
+            await self._release(keys=[keys.external_id(name, value)], args=[user_id])
+
+    # --- after a loss -------------------------------------------------------------------------
+
+    async def replay(self, changes: Iterable[Mapping[str, Any]]) -> int:
+        """Teach an emptied server the documents that the archive holds.
+
+        Parameters
+        ----------
+        changes : iterable of mapping
+            Entries; those of one person in their order.
+
+        Returns
+        -------
+        int
+            How many documents there are.
+        """
+        newest = {(change["kind"], change["person"]): change["body"] for change in changes}
+        present = [one for one in newest.items() if one[1] is not None]
+        for start in range(0, len(present), CHUNK):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for (kind, person), body in present[start : start + CHUNK]:
+                    pipeline.set(keys.document(kind, person), _packed(body))
+                    pipeline.sadd(keys.people(keys.shard_of(person)), person)
+                    for name, value in _ids(body) if kind == "profile" else ():
+                        pipeline.set(keys.external_id(name, value), person.removeprefix("u:"))
+                await pipeline.execute()
+        return len(present)
+
+
+def person_change(kind: Kind, person: str, body: Document | None, by: str) -> bytes:
+    """Return a change as stream and archive have it."""
+    at = format_time(datetime.now(UTC))
+    return orjson.dumps({"kind": kind, "person": person, "at": at, "by": by, "body": body})
+
+
+def _call(
+    kind: Kind, person: str, value: bytes | None, after: Document | None, by: str
+) -> tuple[list[str], list[bytes | str | int]]:
+    shard = keys.shard_of(person)
+    others = [keys.document(one, person) for one in KINDS if one != kind]
+    names = [keys.document(kind, person), keys.people(shard), keys.person_changes(shard), *others]
+    change = b"" if kind == "computed" else person_change(kind, person, after, by)
+    digest = hashlib.sha1(value or b"", usedforsecurity=False).hexdigest()
+    return names, [digest, b"" if after is None else _packed(after), person, change]
+
+
+def _packed(body: Document) -> bytes:
+    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+
+
+def _read(value: bytes | None) -> Document | None:
+    if value is None:
+        return None
+    document: Document = orjson.loads(value)
+    return document
+
+
+def _ids(profile: Document | None) -> set[tuple[str, str]]:
+    return set(((profile or {}).get("external_ids") or {}).items())
