@@ -262,10 +262,9 @@ def test_request_ids_of_the_caller_are_kept_if_they_are_good(client: httpx.Clien
 
 
 def test_filters_cover_every_field(client: httpx.Client) -> None:
-    for name, (_, operators) in ITEM_FIELDS.items():
-        if "exists" in operators:
-            body = {"filter": {"field": name, "op": "exists", "value": True}, "limit": 100}
-            assert client.post(PATH, json=body).status_code == 200
+    for name in ITEM_FIELDS:
+        body = {"filter": {"field": name, "op": "exists", "value": True}, "limit": 100}
+        assert client.post(PATH, json=body).status_code == 200
     with_price = {"field": "item.price", "op": "between", "value": [1, 3]}
     answer = client.post(PATH, json={"filter": with_price, "limit": 100}).json()
     assert sorted(ids_of(answer)) == ["i00000", "i00001"]
