@@ -30,7 +30,7 @@ somebody else (`ConflictError`).
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -247,6 +247,27 @@ class Merger:
         mine = Link(user, int(now.timestamp()))
         value: bytes = await self._seal(keys=names, args=[mine.value, body])
         return read_link(None if value == b"new" else value) or mine
+
+    async def follow(self, visitor: str, value: bytes) -> str:
+        """Return the user whom a visitor became, with the visitor's history in the user's.
+
+        Parameters
+        ----------
+        visitor : str
+            Key of the visitor.
+        value : bytes
+            What the visitor's link key holds.
+
+        Raises
+        ------
+        OverloadedError
+            If a merge that was begun cannot be completed now.
+        """
+        link = read_link(value)
+        assert link is not None
+        if not link.complete:
+            await self.complete(visitor, link, datetime.now(UTC))
+        return link.person
 
     async def complete(self, visitor: str, link: Link, now: datetime) -> None:
         """Do what follows the sealing; harmless when others do it too.

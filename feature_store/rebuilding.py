@@ -157,7 +157,7 @@ class _Rebuild:
         done.visitors = await self._restore_links(files)
         done.events = await self._restore_states(files, plan)
         done.event_ids = await self._restore_event_ids(files)
-        await self._store.events.forget_import(plan["rebuild_id"])
+        await self._store.imports.forget(plan["rebuild_id"])
         await self._redis.delete(keys.REBUILDING)
         self._plan_path.unlink()
         done.items = await self._redis.hlen(keys.CATALOGUE_IDS)
@@ -258,7 +258,7 @@ class _Rebuild:
             def tell(people: int, of: int, before: int = done, size: int = len(frame)) -> None:
                 self._progress("states", before + size * people // max(of, 1), n_events)
 
-            await self._store.events.apply_import(plan["rebuild_id"], frame, tell)
+            await self._store.imports.apply(plan["rebuild_id"], frame, tell)
             done += len(frame)
         self._progress("states", n_events, n_events)
         return n_events

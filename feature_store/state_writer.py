@@ -8,35 +8,27 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import islice
 
 import numpy as np
 import orjson
-import polars as pl
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feature_store import keys, scripts
 from feature_store.errors import OverloadedError, StoreUnavailableError
-from feature_store.merging import Merger, linked_digest, read_link
+from feature_store.merging import Merger, linked_digest
 from feature_store.row_store import RowStore
 from feature_store.schema import (
-    DISLIKE_UPTO,
-    EVENT_TYPE_CODES,
-    LIKE_FROM,
     Event,
-    EventType,
     person_of,
 )
 from feature_store.script_runner import ScriptRunner
-from feature_store.state import UserState, add, fold, fold_frame, join, pack, split, unpack
+from feature_store.state import fold, join, pack, split, unpack
 from feature_store.stream_store import StreamRoom
 
 ATTEMPTS = 50
-IMPORT_CHUNK = 256
 _DAY_S = 86_400
 
 
@@ -81,7 +73,7 @@ class _Delivery:
 
 
 class StateWriter:
-    """Writes events and imports.
+    """Writes events as they happen.
 
     Parameters
     ----------
@@ -178,7 +170,7 @@ class StateWriter:
         for at, delivery in enumerate(deliveries):
             (hot, rest), *days, link = read[5 * at : 5 * at + 5]
             if link is not None:
-                user = await self._follow(delivery.person, link)
+                user = await self._merger.follow(delivery.person, link)
                 moved.append(delivery.moved(user))
                 continue
             known = [next((day[i] for day in days if day[i]), None) for i in range(len(days[0]))]
@@ -192,14 +184,6 @@ class StateWriter:
         lost = [call[0] for call, wrote in zip(calls, outcomes, strict=True) if not wrote]
         accepted = sum(len(call[0].events) for call in calls) - sum(len(d.events) for d in lost)
         return lost + moved, AppendResult(accepted, duplicates, conflicts)
-
-    async def _follow(self, visitor: str, value: bytes) -> str:
-        """Return the user whom a visitor became, with the visitor's history in the user's."""
-        link = read_link(value)
-        assert link is not None
-        if not link.complete:
-            await self._merger.complete(visitor, link, datetime.now(UTC))
-        return link.person
 
     def _append_call(
         self, delivery: _Delivery, hot: bytes | None, rest: bytes | None, today: int
@@ -230,140 +214,6 @@ class StateWriter:
             keys.link(delivery.person),
         ]
         return delivery, names, arguments
-
-    async def apply_import(
-        self, import_id: str, events: pl.DataFrame, progress: Callable[[int, int], None]
-    ) -> None:
-        """Add imported events, which are in the log already, to the states of their people.
-
-        Parameters
-        ----------
-        import_id : str
-            A person is given the events of one import once, however often this is called.
-        events : DataFrame
-            Distinct events: ``user_id``, ``anonymous_id``, ``item_id``, ``type`` (str),
-            ``timestamp`` and, where there are ratings, ``extra`` (JSON with their ``value``).
-        progress : callable
-            Called with the number of people done and the number of all.
-
-        Raises
-        ------
-        StoreUnavailableError
-            If the server does not answer; call again.
-        """
-        frame = await self._rows_frame(events)
-        n_people = frame["person"].n_unique()
-        people = fold_frame(frame)
-        done = 0
-        try:
-            while chunk := list(islice(people, IMPORT_CHUNK)):
-                pending = chunk
-                while pending:
-                    pending = await self._add_states(import_id, pending)
-                done += len(chunk)
-                progress(done, n_people)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(f"the import is not complete: {error}") from error
-
-    async def forget_import(self, import_id: str) -> None:
-        """Drop the markers of an import that is complete and will not be applied again."""
-        names = [keys.import_marker(shard, import_id) for shard in keys.shards()]
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.delete(name)
-            await pipeline.execute()
-
-    async def _rows_frame(self, events: pl.DataFrame) -> pl.DataFrame:
-        """Return the frame that ``state.fold_frame`` reads."""
-        events = events.filter(pl.col("item_id").is_not_null())
-        item_ids = events["item_id"].unique(maintain_order=True).to_list()
-        rows = await self._rows.rows_of(item_ids)
-        row_of = pl.DataFrame(
-            {"item_id": item_ids, "row": rows}, {"item_id": str, "row": pl.UInt32}
-        )
-        return events.join(row_of, on="item_id").select(
-            pl.when(pl.col("user_id").is_not_null())
-            .then("u:" + pl.col("user_id"))
-            .otherwise("a:" + pl.col("anonymous_id"))
-            .alias("person"),
-            "row",
-            fact_codes(events.columns),
-            (pl.col("timestamp").dt.epoch("ms") // 1000).cast(pl.UInt32).alias("t_s"),
-        )
-
-    async def _add_states(
-        self, import_id: str, people: list[tuple[str, UserState]]
-    ) -> list[tuple[str, UserState]]:
-        """Add to each person's state; return those whose state changed in between."""
-        targets = await self._targets(import_id, [person for person, _ in people])
-        people = [one for one in people if one[0] in targets]
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for person, _ in people:
-                pipeline.mget(keys.hot(targets[person]), keys.rest(targets[person]))
-            read = await pipeline.execute()
-        calls: list[tuple[list[str], list[bytes | str | int]]] = []
-        for (person, addition), (hot, rest) in zip(people, read, strict=True):
-            new_hot, new_rest = split(add(join(unpack(hot), unpack(rest)), addition))
-            target = targets[person]
-            marker = keys.import_marker(keys.shard_of(target), import_id)
-            calls.append(
-                (
-                    [keys.hot(target), keys.rest(target), marker, keys.link(target)],
-                    [
-                        hashlib.sha1(hot or b"", usedforsecurity=False).hexdigest(),
-                        hashlib.sha1(rest or b"", usedforsecurity=False).hexdigest(),
-                        pack(new_hot),
-                        pack(new_rest),
-                        keys.IMPORT_MARKER_TTL_S,
-                        person,
-                    ],
-                )
-            )
-        outcomes = await self._scripts.run(scripts.APPLY_IMPORT, calls)
-        return [one for one, wrote in zip(people, outcomes, strict=True) if not wrote]
-
-    async def _targets(self, import_id: str, people: list[str]) -> dict[str, str]:
-        """Return to whose state each person's import goes; without those who have had it.
-
-        It is the person's own, or the user's whom a visitor became. What was given to the visitor
-        before is marked there, and a visitor who has a link is given no more.
-        """
-        targets = {person: person for person in people}
-        visitors = [person for person in people if person.startswith("a:")]
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for visitor in visitors:
-                pipeline.get(keys.link(visitor))
-                marker = keys.import_marker(keys.shard_of(visitor), import_id)
-                pipeline.sismember(marker, visitor)
-            read = await pipeline.execute()
-        for at, visitor in enumerate(visitors):
-            link, had_it = read[2 * at : 2 * at + 2]
-            if link is None:
-                continue
-            targets[visitor] = await self._follow(visitor, link)
-            if had_it:
-                del targets[visitor]
-        return targets
-
-
-def fact_codes(columns: Sequence[str]) -> pl.Expr:
-    """Return ``Event.fact_code`` over the log's columns ``type`` and, if it is there, ``extra``."""
-    names = {kind.value: code for kind, code in EVENT_TYPE_CODES.items()}
-    code = pl.col("type").replace_strict(names, return_dtype=pl.UInt8).alias("type")
-    if "extra" not in columns:
-        return code
-    value = pl.when(pl.col("type") == EventType.RATING.value).then(
-        pl.col("extra").str.json_path_match("$.value").cast(pl.Float64, strict=False)
-    )
-    like, dislike = (EVENT_TYPE_CODES[kind] for kind in (EventType.LIKE, EventType.DISLIKE))
-    return (
-        pl.when(value >= LIKE_FROM)
-        .then(pl.lit(like, pl.UInt8))
-        .when(value <= DISLIKE_UPTO)
-        .then(pl.lit(dislike, pl.UInt8))
-        .otherwise(code)
-        .alias("type")
-    )
 
 
 def _digest(data: bytes) -> bytes:

@@ -1,9 +1,9 @@
 """What the service asks of Redis, as whole use cases.
 
 One object for a process: :class:`Store` reads the context of a request in batches; its parts write
-events (`events`), join visitors to users (`merger`), count what the public sends (`quota`), give
-rows to items (`catalogue`), keep the documents of the site (`documents`) and of people (`people`)
-and API keys (`keys`), and hand accepted events to the archive (`streams`).
+events (`events`) and imports (`imports`), join visitors to users (`merger`), count what the public
+sends (`quota`), give rows to items (`catalogue`), keep the documents of the site (`documents`) and
+of people (`people`) and API keys (`keys`), and hand accepted events to the archive (`streams`).
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from feature_store import keys
 from feature_store.batching import BatchedReader
 from feature_store.documents import DocumentStore, read_head
 from feature_store.errors import StoreUnavailableError
+from feature_store.import_writer import ImportWriter
 from feature_store.key_store import KeyStore
 from feature_store.merging import Merger, read_link
 from feature_store.people import PeopleStore
@@ -85,6 +86,7 @@ class Store:
         self.streams = StreamStore(self._redis)
         room = StreamRoom(self.streams, max_waiting_events)
         self.events = StateWriter(self._redis, self.catalogue, self.merger, room)
+        self.imports = ImportWriter(self._redis, self.catalogue, self.merger)
         self.quota = Quota(self._redis)
         self.keys = KeyStore(self._redis)
         self.documents = DocumentStore(self._redis)

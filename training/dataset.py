@@ -12,11 +12,11 @@ import scipy.sparse as sp
 
 from feature_store.catalogue import Catalogue
 from feature_store.event_log import EVENT_LOG_SCHEMA
+from feature_store.facts import fact_codes
 from feature_store.item_columns import stub_columns
 from feature_store.merging import ROW_TYPE, merged_people
 from feature_store.schema import EVENT_TYPE_CODES, ITEM_EVENTS, PURCHASE_CODE, EventType
 from feature_store.signals import PUBLIC_TRUST_WEIGHT, WEIGHT_BY_CODE, interaction_weights
-from feature_store.state_writer import fact_codes
 
 DAY_MS = 86_400_000
 PUBLIC_EVENTS_A_DAY = 200

@@ -52,7 +52,7 @@ async def _fold(
             def tell(people: int, of: int, before: int = done, size: int = len(frame)) -> None:
                 progress("folding", before + size * people // max(of, 1), n_events)
 
-            await store.events.apply_import(import_id, frame, tell)
+            await store.imports.apply(import_id, frame, tell)
             done += len(frame)
         if await store.catalogue.sequence() > current.sequence:
             # Thousands of new items belong into the mapped file, not into every worker's memory.

@@ -143,7 +143,7 @@ async def test_a_merge_that_died_is_completed_by_whoever_comes_next(
         expected += 1
     elif next_comes == "import":
         for _ in range(2):
-            await store.events.apply_import("one", visitor_frame(), lambda *_: None)
+            await store.imports.apply("one", visitor_frame(), lambda *_: None)
         expected += 1
     elif next_comes == "both":
         other = Merger(store._redis)
@@ -170,7 +170,7 @@ async def test_a_merge_between_the_reading_and_the_writing_of_a_state_is_noticed
     store: Store, what: str
 ) -> None:
     # The visitor has no state before or after the merge: comparing states would see no change.
-    runner = store.events._scripts
+    runner = (store.events if what == "event" else store.imports)._scripts
     run, began = runner.run, False
 
     async def run_after_the_merge(script: str, calls: Any) -> list[int]:
@@ -184,7 +184,7 @@ async def test_a_merge_between_the_reading_and_the_writing_of_a_state_is_noticed
     if what == "event":
         await store.events.append([event(2, visitor="v")])
     else:
-        await store.events.apply_import("one", visitor_frame(), lambda *_: None)
+        await store.imports.apply("one", visitor_frame(), lambda *_: None)
     assert began
     assert await total(store, "u:ann") == 1
     assert await total(store, "a:v") == 0
@@ -209,12 +209,12 @@ async def test_an_import_before_and_after_the_merge_counts_once(store: Store) ->
             "timestamp": [NOW, NOW],
         }
     )
-    await store.events.apply_import("one", frame, lambda *_: None)
+    await store.imports.apply("one", frame, lambda *_: None)
     await store.merger.merge("ann", "v", NOW)
-    await store.events.apply_import("one", frame, lambda *_: None)
+    await store.imports.apply("one", frame, lambda *_: None)
     assert await total(store, "u:ann") == 2
-    await store.events.apply_import("two", frame, lambda *_: None)
-    await store.events.apply_import("two", frame, lambda *_: None)
+    await store.imports.apply("two", frame, lambda *_: None)
+    await store.imports.apply("two", frame, lambda *_: None)
     assert await total(store, "u:ann") == 4
 
 

@@ -141,20 +141,20 @@ DIE = """
 import asyncio, os, sys
 from pathlib import Path
 from feature_store import rebuilding
-from feature_store.state_writer import StateWriter
+from feature_store import import_writer
+from feature_store.import_writer import ImportWriter
 
 step, calls = sys.argv[3], 0
 if step == "states":
-    add = StateWriter._add_states
+    add = ImportWriter._add_states
     async def die(self, *arguments):
         global calls
         calls += 1
         if calls == 2:
             os.kill(os.getpid(), 9)
         return await add(self, *arguments)
-    StateWriter._add_states = die
-    import feature_store.state_writer as writer
-    writer.IMPORT_CHUNK = 10
+    ImportWriter._add_states = die
+    import_writer.CHUNK = 10
 else:
     def die(*_, **__):
         os.kill(os.getpid(), 9)

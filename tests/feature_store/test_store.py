@@ -114,14 +114,14 @@ async def test_an_import_counts_once_however_often_it_is_applied(store: Store) -
     )
     steps: list[tuple[int, int]] = []
     for _ in range(2):
-        await store.events.apply_import("one", frame, lambda done, n: steps.append((done, n)))
+        await store.imports.apply("one", frame, lambda done, n: steps.append((done, n)))
     assert steps[-1] == (2, 2)
     assert (await store.load_state("u:ann")).counts.tolist() == [2, 1]
     once = pack(await store.load_state("a:guest"))
-    await store.events.apply_import("two", frame, lambda *_: None)
+    await store.imports.apply("two", frame, lambda *_: None)
     assert (await store.load_state("u:ann")).counts.tolist() == [3, 2]
     assert pack(await store.load_state("a:guest")) != once
-    await store.events.forget_import("one")
+    await store.imports.forget("one")
     assert not [key async for key in store._redis.scan_iter("i:*:one")]
 
 
@@ -181,7 +181,7 @@ async def test_a_rating_says_what_it_means_live_and_imported(
         },
         schema_overrides={"anonymous_id": pl.String, "extra": pl.String},
     )
-    await store.events.apply_import("one", frame, lambda *_: None)
+    await store.imports.apply("one", frame, lambda *_: None)
     states = [await store.load_state(person) for person in ("u:ann", "u:bob")]
     assert states[0] == states[1]
     assert states[0].types.tolist() == [EVENT_TYPE_CODES[kind]]
