@@ -20,6 +20,7 @@ EVENTS_A_MINUTE = 50_000
 BATCH = 100
 WARM_S = 60.0
 MAX_GROWTH = 0.10
+_JSON = {"Content-Type": "application/json"}
 
 
 def memory_mb(process: psutil.Process) -> float:
@@ -47,7 +48,7 @@ def run(folder: Path, minutes: float) -> bool:
                     )
                     sys.stdout.flush()
                 body = json.dumps([event(number) for number in range(sent, sent + BATCH)])
-                answer = client.post("/v1/events", content=body)
+                answer = client.post("/v1/events", content=body, headers=_JSON)
                 assert answer.status_code == 202, answer.text
                 sent += BATCH
                 due_s = sent / EVENTS_A_MINUTE * 60
