@@ -89,7 +89,7 @@ def answer(
         "placement": response.placement.name,
         "user_id": request.user_id,
         "model_version": snapshot.model.version,
-        "rules_version": snapshot.rules_version,
+        "rules_version": snapshot.site.rules_version,
         "personalized": response.personalized,
         "degraded": degraded,
         "experiment": None,

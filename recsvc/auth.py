@@ -1,22 +1,20 @@
-"""Who is asking: API keys, their scopes, and the table of them that a worker holds.
+"""Who is asking: API keys and their scopes, how they are made and where a request carries one.
 
 A key is 256 random bits, shown once. The store has only its HMAC-SHA256 under the server's secret,
 so neither a copy of the store nor one of the secret gives a key away.
 """
 
-import asyncio
 import base64
 import binascii
 import hmac
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from feature_store.errors import RecsvcError, UserError
 from feature_store.files import make_folder
@@ -45,12 +43,11 @@ PUBLIC_SCOPES = frozenset({"recs:read", "events:write"})
 """What a key that stands in a page's source may be allowed at most."""
 REALM = "recsvc"
 SECRET_FILE = "secret"  # noqa: S105 - a file's name
-POLL_S = 2.0
-"""How often a worker compares the version of its table: well inside the 5 s of the contract."""
 
-MIN_LOOKUP_INTERVAL_S = 0.2
+Kind = Literal["server", "public", "customer"]
+"""The shop's backend, a browser with a public key, or a signed-in customer."""
 
-_KEY = re.compile(rb"[rp]k_[A-Za-z0-9_-]{43}")
+_ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
 class UnauthorizedError(RecsvcError):
@@ -74,29 +71,19 @@ class Principal:
     scopes : frozenset of str
         Some of :data:`SCOPES`.
     kind : {"server", "public", "customer"}
-        The shop's backend, a browser with a public key, or a signed-in customer.
+        What sort of caller it is, see :data:`Kind`.
     user_id : str or None
         The one customer that a customer token speaks for.
     origins : tuple of str
-        Pages that may use a public key, such as ``https://shop.example``; empty for any.
+        Pages that may use a public key or a token, such as ``https://shop.example``.
     """
 
     key_id: str
     name: str
     scopes: frozenset[str]
-    kind: Literal["server", "public", "customer"] = "server"
+    kind: Kind = "server"
     user_id: str | None = None
     origins: tuple[str, ...] = ()
-
-
-class KeySource(Protocol):
-    """The part of the store that keys are read from."""
-
-    async def all(self) -> list[KeyRecord]:
-        """Return every record."""
-
-    async def version(self) -> int:
-        """Return a number that changes with every change of a key."""
 
 
 def new_key(
@@ -123,7 +110,7 @@ def new_key(
     public : bool
         Whether it is for the code of a page, where anybody can read it.
     origins : tuple of str
-        Pages that may use a public key; empty for any.
+        Pages that may use a public key; at least one.
 
     Returns
     -------
@@ -135,7 +122,8 @@ def new_key(
     Raises
     ------
     UserError
-        If a scope is unknown or none is given, or a public key cannot have it.
+        If a scope is unknown or none is given, a public key cannot have it or has no origin, or an
+        origin is none.
     """
     wanted = frozenset(scopes)
     unknown = sorted(wanted - set(SCOPES))
@@ -145,6 +133,13 @@ def new_key(
     if public and not wanted <= PUBLIC_SCOPES:
         allowed = " ".join(sorted(PUBLIC_SCOPES))
         raise UserError(f"anybody can read a public key; it can have the scopes {allowed}")
+    if public and not origins:
+        raise UserError(
+            "a public key is bound to the pages of a shop: --origin https://shop.example"
+        )
+    if origins and not public:
+        raise UserError("only public keys and signing keys have origins; a secret key is no page's")
+    check_origins(origins)
     prefix = PUBLIC_KEY_PREFIX if public else KEY_PREFIX
     key = prefix + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
     record = KeyRecord(
@@ -157,6 +152,24 @@ def new_key(
         created_at=now,
     )
     return key, record
+
+
+def check_origins(origins: Iterable[str]) -> None:
+    """Refuse what no browser would send as ``Origin``.
+
+    Raises
+    ------
+    UserError
+        Naming the first that is wrong, and how it is written.
+    """
+    for origin in origins:
+        default = {"https": ":443", "http": ":80"}.get(origin.partition("://")[0], "")
+        if not _ORIGIN.fullmatch(origin) or (default and origin.endswith(default)):
+            raise UserError(
+                f"{origin[:200]!r} is not an origin; write it as browsers do: https://shop.example"
+                " or http://localhost:8000, in lower case, without a path, a slash at the end, a"
+                " wildcard or the usual port"
+            )
 
 
 def digest_of(secret: bytes, key: bytes) -> bytes:
@@ -206,8 +219,13 @@ def _make_secret(path: Path) -> None:
         partial.unlink()
 
 
-def credentials(authorization: bytes | None, api_key: bytes | None) -> bytes | None:
-    """Return the key from the headers of a request, or ``None`` if there is none.
+def credentials(
+    authorization: bytes | None, api_key: bytes | None, in_address: bytes | None = None
+) -> bytes | None:
+    """Return the key or token that a request carries, or ``None`` if there is none.
+
+    A header counts before the address: a page may name its public key everywhere and add the token
+    of whoever has signed in.
 
     Parameters
     ----------
@@ -215,14 +233,24 @@ def credentials(authorization: bytes | None, api_key: bytes | None) -> bytes | N
         ``Bearer KEY``, or ``Basic`` with the key as password.
     api_key : bytes or None
         Value of ``X-API-Key``.
+    in_address : bytes or None
+        Value of ``?key=``.
 
     Raises
     ------
     UnauthorizedError
-        If ``Authorization`` is of another kind or malformed.
+        If ``Authorization`` is of another kind or malformed, or the address holds anything but a
+        public key: addresses stand in logs and histories.
     """
+    if in_address is not None and not in_address.startswith(PUBLIC_KEY_PREFIX.encode()):
+        if in_address.startswith(KEY_PREFIX.encode()):
+            raise UnauthorizedError(
+                "a secret key must not stand in an address, where logs and histories keep it: send"
+                " it as Authorization: Bearer KEY, and revoke this one"
+            )
+        raise UnauthorizedError(f"?key= is for public keys, which begin with {PUBLIC_KEY_PREFIX}")
     if authorization is None:
-        return api_key.strip() if api_key is not None else None
+        return api_key.strip() if api_key is not None else in_address
     scheme, _, rest = authorization.strip().partition(b" ")
     rest = rest.strip()
     match scheme.lower():
@@ -234,102 +262,6 @@ def credentials(authorization: bytes | None, api_key: bytes | None) -> bytes | N
             except binascii.Error as error:
                 raise UnauthorizedError("the Basic credentials are not base64") from error
     raise UnauthorizedError("Authorization must be Bearer KEY, or Basic with the key as password")
-
-
-class Authenticator:
-    """A worker's table of keys.
-
-    Known keys are answered from memory, so they go on working while the store is down; a change of
-    any key is seen within :data:`POLL_S`, a new key at once.
-
-    Parameters
-    ----------
-    secret : bytes
-        The server's secret.
-    source : KeySource
-        Where the records are.
-    """
-
-    def __init__(self, secret: bytes, source: KeySource) -> None:
-        self._secret = secret
-        self._source = source
-        self._table: dict[bytes, Principal] = {}
-        self._version = -1
-        self._reading = asyncio.Lock()
-        self._next_look: asyncio.Task[None] | None = None
-        self._looked_at_s = -MIN_LOOKUP_INTERVAL_S
-
-    def known(self, key: bytes) -> Principal | None:
-        """Return whose key it is, from memory; ``None`` if the worker does not know it.
-
-        The table is keyed by HMAC: how long a look takes says nothing about a key.
-        """
-        return self._table.get(digest_of(self._secret, key))
-
-    async def identify(self, key: bytes | None) -> Principal:
-        """Return whose key it is, asking the store for one that the worker does not know.
-
-        Raises
-        ------
-        UnauthorizedError
-            If there is no key or nobody has it.
-        StoreUnavailableError
-            If the worker does not know the key and cannot ask.
-        """
-        if key is None:
-            raise UnauthorizedError("a key is needed: Authorization: Bearer KEY")
-        principal = self.known(key)
-        if principal is None:
-            if not _KEY.fullmatch(key):
-                raise UnauthorizedError("this is not a key of this service")
-            await self._look_up()
-            principal = self.known(key)
-        if principal is None:
-            raise UnauthorizedError("the key is not known or was revoked")
-        return principal
-
-    async def refresh(self) -> bool:
-        """Read the table again if a key has changed; return whether one has.
-
-        Raises
-        ------
-        StoreUnavailableError
-            If the store does not answer; the old table stays.
-        """
-        async with self._reading:
-            version = await self._source.version()
-            if version == self._version:
-                return False
-            records = await self._source.all()
-            self._table = {
-                bytes.fromhex(record.digest): Principal(
-                    record.key_id,
-                    record.name,
-                    record.scopes,
-                    "public" if record.public else "server",
-                    origins=record.origins,
-                )
-                for record in records
-                if record.revoked_at is None
-            }
-            self._version = version
-            return True
-
-    async def _look_up(self) -> None:
-        """Wait for a look into the store that begins after this call; all who wait share one.
-
-        Looks are rare however many wrong keys come: not more than five a second.
-        """
-        if self._next_look is None:
-            self._next_look = asyncio.create_task(self._look())
-        await asyncio.shield(self._next_look)
-
-    async def _look(self) -> None:
-        await asyncio.sleep(self._looked_at_s + MIN_LOOKUP_INTERVAL_S - time.monotonic())
-        # From here on the look may miss a key: who comes now waits for the next one.
-        self._next_look = None
-        self._looked_at_s = time.monotonic()
-        await self.refresh()
 
 
 def require(principal: Principal, scope: str) -> None:
@@ -345,7 +277,7 @@ def require(principal: Principal, scope: str) -> None:
 
 
 def check_origin(principal: Principal, origin: str | None) -> None:
-    """Refuse a public key in a page that it is not for.
+    """Refuse a public key or a token in a page that it is not for.
 
     Browsers name the page in ``Origin``; who leaves it out is no browser, and learns nothing more
     than any reader of the page's source could.
@@ -353,7 +285,7 @@ def check_origin(principal: Principal, origin: str | None) -> None:
     Raises
     ------
     ForbiddenError
-        If the key is bound to other origins.
+        If the key, or the token's signing key, is bound to other origins.
     """
-    if origin is not None and principal.origins and origin not in principal.origins:
+    if origin is not None and principal.kind != "server" and origin not in principal.origins:
         raise ForbiddenError(f"the key {principal.name!r} is not for pages of {origin[:200]}")

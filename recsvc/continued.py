@@ -36,7 +36,7 @@ def list_time_s(
     """
     if then_s is None or not now_s - CONTINUED_WITHIN_S <= then_s <= now_s:
         return now_s
-    kinds = snapshot.placements[request.placement].kinds
+    kinds = snapshot.site.placements[request.placement].kinds
     catalogue = snapshot.catalogue
     before, after = catalogue.showable(then_s, kinds), catalogue.showable(now_s, kinds)
     return then_s if before is after or np.array_equal(before, after) else now_s

@@ -114,7 +114,7 @@ def recommend(
     KeyError
         If the placement does not exist.
     """
-    placement = snapshot.placements[request.placement]
+    placement = snapshot.site.placements[request.placement]
     limit = request.limit or placement.limit
     personal = preferences.personalization and len(state.rows) > 0
     history = read_history(state if personal else EMPTY_STATE, snapshot.catalogue.n_rows, now_s)

@@ -6,8 +6,7 @@ checked, and takes its place in one assignment; on any doubt the old one stays.
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import numpy as np
 from feature_store.artifact import ModelArtifact
 from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFile, CatalogueFiles
+from feature_store.documents import SiteDocuments
 from feature_store.registry import ModelRegistry
-from recsvc.placements import BUILT_IN, Placement
 from recsvc.retrieval import JoinedModel
+from recsvc.site import Site, SiteFile, read_site
 
 
 class Scratch:
@@ -47,10 +47,8 @@ class Snapshot:
         All items.
     model : JoinedModel
         The model, joined to this catalogue.
-    placements : mapping of str to Placement
-        The slots.
-    rules_version : int
-        Version of the marketers' rules; 0 while there are none.
+    site : Site
+        What marketers and operators have set.
     catalogue_version : str
         Which catalogue file lies below.
     catalogue_sequence : int
@@ -61,8 +59,7 @@ class Snapshot:
 
     catalogue: Catalogue
     model: JoinedModel
-    placements: Mapping[str, Placement] = field(default_factory=lambda: BUILT_IN)
-    rules_version: int = 0
+    site: Site = field(default_factory=Site)
     catalogue_version: str = ""
     catalogue_sequence: int = 0
     built_at: float = 0.0
@@ -97,6 +94,8 @@ class SnapshotHolder:
         version = self.registry.current()
         if version is not None:
             self._artifact = self.registry.load(version)
+        self._site_file = SiteFile(data_dir)
+        self.site = read_site(self._site_file.load())
         self.current = self._build(self._file, self._artifact, self._file.catalogue)
 
     def refresh(self) -> bool:
@@ -155,12 +154,20 @@ class SnapshotHolder:
             self.current = Snapshot(
                 catalogue,
                 old.model.with_catalogue(catalogue),
-                old.placements,
-                old.rules_version,
+                old.site,
                 old.catalogue_version,
                 sequence,
                 time.time(),
             )
+
+    def apply_site(self, documents: SiteDocuments) -> None:
+        """Swap in a snapshot that obeys other documents of the site, and keep them on disk."""
+        with self._lock:
+            if documents == self.site.documents:
+                return
+            self.site = read_site(documents)
+            self._site_file.save(documents)
+            self.current = replace(self.current, site=self.site, built_at=time.time())
 
     def _read_stamps(self) -> tuple[tuple[int, int], tuple[int, int]]:
         return self.catalogue_files.stamp(), self.registry.stamp()
@@ -175,6 +182,7 @@ class SnapshotHolder:
         return Snapshot(
             catalogue,
             model,
+            self.site,
             catalogue_version=file.version,
             catalogue_sequence=sequence,
             built_at=time.time(),

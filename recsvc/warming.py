@@ -34,7 +34,7 @@ def warm_up(snapshot: Snapshot) -> None:
         for row in rows[:2].tolist()
         if (item_id := snapshot.catalogue.item_id(row)) is not None
     )
-    for placement in snapshot.placements:
+    for placement in snapshot.site.placements:
         request = replace(RecommendationRequest(), placement=placement, item_ids=item_ids)
         for state in (EMPTY_STATE, customer):
             response = recommend(snapshot, state, NO_PREFERENCES, request, now_s)

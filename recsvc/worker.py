@@ -5,7 +5,6 @@ No HTTP in here: the raw dispatcher and the FastAPI routes are two doors to the 
 
 import asyncio
 import contextlib
-import gc
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,9 +25,10 @@ from feature_store.state_writer import AppendResult
 from feature_store.store import Store, UserContext
 from recsvc.admission import Admission
 from recsvc.answer import answer, new_recommendation_id
-from recsvc.auth import POLL_S, Authenticator
+from recsvc.key_table import POLL_S, Authenticator
 from recsvc.continued import continued, list_time_s
 from recsvc.engine import recommend
+from recsvc.keeping import SnapshotKeeper
 from recsvc.requests import RecommendationRequest
 from recsvc.settings import Settings
 from recsvc.snapshot import SnapshotHolder
@@ -38,7 +38,6 @@ from recsvc.warming import warm_up
 HEARTBEAT_S = 1.0
 ARCHIVE_AGAIN_S = 1.0
 CLOSE_TIMEOUT_S = 3.0
-CATCH_UP_TIMEOUT_S = 2.0
 REMEMBERED_PREFERENCES = 100_000
 STORE_MISSING = "store"
 
@@ -93,6 +92,7 @@ class Worker:
         self.store = Store(
             settings.redis_url, settings.store_timeout_ms / 1000, settings.max_waiting_events
         )
+        self.keeper = SnapshotKeeper(self.store, self.holder, metrics)
         self.auth = Authenticator(secret, self.store.keys)
         self.admission = Admission(settings, metrics)
         self._archiver = Archiver(self.store.streams, EventLog(settings.data_dir))
@@ -100,7 +100,6 @@ class Worker:
         self.lease_until_s = -inf
         self._reachable: bool | None = None
         self._preferences: dict[str, Preferences] = {}
-        self._catching_up: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- life -----------------------------------------------------------------------------------
@@ -110,12 +109,12 @@ class Worker:
         with contextlib.suppress(StoreUnavailableError):
             await self._look_at_store()
             await self.auth.refresh()
-        self._note_snapshot()
+        self.keeper.note()
         self._tasks = [
             asyncio.create_task(self._every(HEARTBEAT_S, self._look_at_store)),
             asyncio.create_task(self._every(POLL_S, self.auth.refresh)),
             asyncio.create_task(self.admission.watch()),
-            asyncio.create_task(self._every(self.settings.snapshot_poll_s, self.refresh)),
+            asyncio.create_task(self._every(self.settings.snapshot_poll_s, self.keeper.refresh)),
             # Of all workers one has the lease; it returns only with an error.
             asyncio.create_task(self._every(ARCHIVE_AGAIN_S, self._archive)),
         ]
@@ -172,8 +171,8 @@ class Worker:
                 f"the store was not reached for {self.settings.recall_lease_s:g} s; without it a"
                 " recall could be missed, so there are no recommendations until it answers"
             )
-        if request.placement not in self.holder.current.placements:
-            known = ", ".join(self.holder.current.placements)
+        if request.placement not in self.holder.current.site.placements:
+            known = ", ".join(self.holder.current.site.placements)
             raise NotFoundError(f"there is no placement {request.placement!r}; there are: {known}")
         then_s, shown = continued(request)
         person = request.person
@@ -259,8 +258,8 @@ class Worker:
         asked_s = time.monotonic()
         context = await self.store.load_context(person)
         self._reached(asked_s)
-        if context.catalogue_sequence > self.holder.current.catalogue_sequence:
-            await self.catch_up(context.catalogue_sequence)
+        if self.keeper.behind(context):
+            await self.keeper.catch_up(context)
         if person is not None:
             self._remember(person, context.preferences)
         return context
@@ -277,63 +276,6 @@ class Worker:
 
     # --- keeping fresh --------------------------------------------------------------------------
 
-    async def catch_up(self, sequence: int) -> None:
-        """Apply the catalogue's changes up to a sequence number; all who wait share the work.
-
-        Raises
-        ------
-        StoreUnavailableError
-            If they cannot be had in time.
-        """
-        try:
-            async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
-                for _ in range(3):
-                    if self.holder.current.catalogue_sequence >= sequence:
-                        return
-                    if self._catching_up is None or self._catching_up.done():
-                        self._catching_up = asyncio.create_task(self._apply_changes())
-                    await asyncio.shield(self._catching_up)
-        except TimeoutError as error:
-            raise StoreUnavailableError("the catalogue's changes did not come in time") from error
-
-    async def _apply_changes(self) -> None:
-        known = self.holder.current.catalogue_sequence
-        changes = await self.store.catalogue.changes_since(known)
-        if changes is None:
-            await self.refresh()
-        elif changes:
-            # In a thread: building takes longer than an answer may wait.
-            await asyncio.to_thread(self.holder.apply_changes, changes, known + len(changes))
-        self._note_snapshot()
-
-    async def refresh(self) -> None:
-        """Serve another model or catalogue file if one was published; on any doubt keep the old."""
-        try:
-            swapped = await asyncio.to_thread(self.holder.refresh)
-        except (RecsvcError, OSError) as error:
-            self.metrics.swaps.labels("refused").inc()
-            log.error("snapshot_refused", error=str(error), serving=self.model_version)
-            return
-        if swapped:
-            self.metrics.swaps.labels("swapped").inc()
-            gc.freeze()
-            self._note_snapshot()
-            log.info(
-                "snapshot_swapped",
-                model=self.model_version,
-                catalogue=self.holder.current.catalogue_version,
-                rows=self.holder.current.catalogue.n_rows,
-            )
-
-    @property
-    def model_version(self) -> str:
-        """The model that this worker serves."""
-        return self.holder.current.model.version
-
-    def _note_snapshot(self) -> None:
-        self.metrics.serves(self.model_version)
-        self.metrics.catalogue_rows.set(self.holder.current.catalogue.n_rows)
-
     def _reached(self, asked_s: float) -> None:
         """Note that the store answered a question that was asked at `asked_s`."""
         self.reached_at_s = max(self.reached_at_s, asked_s)
@@ -342,10 +284,11 @@ class Worker:
 
     async def _look_at_store(self) -> None:
         try:
+            asked_s = time.monotonic()
             context = await self.context(None)
+            await self.keeper.fall_back(context, asked_s)
             reachable = True
-            behind = context.catalogue_sequence - self.holder.current.catalogue_sequence
-            self.metrics.catalogue_behind.set(max(0, behind))
+            self.metrics.catalogue_behind.set(self.keeper.behind(context))
         except StoreUnavailableError:
             reachable = await self._answers_slowly()
         if reachable and self._reachable is False:

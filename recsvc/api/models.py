@@ -112,7 +112,7 @@ async def _change(
     registry = worker.holder.registry
     await asyncio.to_thread(change, registry, datetime.now(UTC))
     # This worker at once; the others when they next look.
-    await worker.refresh()
+    await worker.keeper.refresh()
     document = await asyncio.to_thread(registry.read)
     return {"current": document["current"], "held": document["held"]}
 

@@ -53,7 +53,7 @@ async def check_readiness(worker: AnyWorker, response: Response) -> dict[str, An
     response.headers["Cache-Control"] = "no-store"
     return {
         "ready": worker.ready,
-        "model_version": worker.model_version,
+        "model_version": worker.keeper.model_version,
         "catalogue_rows": worker.holder.current.catalogue.n_rows,
         "store": worker.store_state,
     }

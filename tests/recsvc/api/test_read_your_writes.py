@@ -18,12 +18,12 @@ from tests.recsvc.api import service as service_module
 from tests.recsvc.api.service import Service, event, ids_of, make_shop
 
 WITHOUT_CHECK = """
-from recsvc.worker import Worker
+from recsvc.keeping import SnapshotKeeper
 
-async def look_away(self, sequence):
+async def look_away(self, context):
     pass
 
-Worker.catch_up = look_away
+SnapshotKeeper.catch_up = look_away
 """
 
 

@@ -1,0 +1,91 @@
+"""What the site decided, ready to be applied: one immutable value in every snapshot.
+
+It is made from the site's documents (``feature_store.documents``) when they change, off the event
+loop. A copy of the documents lies on the worker's disk, so that a worker that starts while the
+store is down still knows them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from feature_store.documents import SiteDocuments
+from feature_store.errors import ArtifactError
+from feature_store.files import write_atomically
+from recsvc.placements import BUILT_IN, Placement
+
+FILE = "site.json"
+PUBLICATION = ("publication", "rules")
+"""Kind and id of the document that counts the publications of rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Everything that marketers and operators have set.
+
+    Parameters
+    ----------
+    documents : SiteDocuments
+        As they were written.
+    placements : mapping of str to Placement
+        The slots: the built-in ones, and what was made of them.
+    """
+
+    documents: SiteDocuments = field(default_factory=SiteDocuments)
+    placements: Mapping[str, Placement] = field(default_factory=lambda: BUILT_IN)
+
+    @property
+    def sequence(self) -> int:
+        """How many changes of the site are included."""
+        return self.documents.sequence
+
+    @property
+    def rules_version(self) -> int:
+        """Number of the last publication of rules; 0 while there was none."""
+        published = self.documents.get(*PUBLICATION)
+        return 0 if published is None or published.body is None else published.body["version"]
+
+
+def read_site(documents: SiteDocuments) -> Site:
+    """Return the site that its documents describe."""
+    return Site(documents)
+
+
+class SiteFile:
+    """The copy of the site's documents on the worker's disk.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Folder of everything that is kept.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.path = data_dir / FILE
+
+    def load(self) -> SiteDocuments:
+        """Return the documents that were written last; none in a new shop.
+
+        Raises
+        ------
+        ArtifactError
+            If the file is damaged.
+        """
+        try:
+            return SiteDocuments.from_json(self.path.read_bytes())
+        except FileNotFoundError:
+            return SiteDocuments()
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{self.path} cannot be read: {error}; remove it, and it is written again as soon"
+                " as the store answers"
+            ) from error
+
+    def save(self, documents: SiteDocuments) -> None:
+        """Write the documents; of several workers the last one wins, which is harmless.
+
+        The store is the authority: the file counts only while it does not answer.
+        """
+        write_atomically(self.path, documents.as_json())
