@@ -1,10 +1,9 @@
 """API keys as the store keeps them: records by id, with an HMAC instead of the key."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any, Literal
 
 import orjson
-from pydantic import Field
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -13,20 +12,41 @@ from feature_store.errors import NotFoundError, StoreUnavailableError
 from feature_store.schema import Frozen, Timestamp
 
 
-class KeyRecord(Frozen):
-    """One API key.
+class SigningKey(Frozen):
+    """What customer tokens are verified with; nobody can sign with a copy of it.
 
-    The key itself is not in it: ``digest`` is its HMAC-SHA256 under the server's secret.
+    ``public_key`` is an Ed25519 key as 32 bytes in hex; ``salt``, of HS256, makes the shared secret
+    only together with the server's secret. One of the two is there.
+    """
+
+    algorithm: Literal["HS256", "EdDSA"]
+    public_key: str | None = None
+    salt: str | None = None
+
+
+class KeyRecord(Frozen):
+    """One API key, or one key that a shop's backend signs customer tokens with.
+
+    The key itself is not in it: ``digest`` is its HMAC-SHA256 under the server's secret. A signing
+    key has neither digest nor scopes.
     """
 
     key_id: str
     name: str
-    scopes: Annotated[frozenset[str], Field(min_length=1)]
-    digest: str
+    scopes: frozenset[str] = frozenset()
+    digest: str = ""
     public: bool = False
     origins: tuple[str, ...] = ()
+    signing: SigningKey | None = None
     created_at: Timestamp
     revoked_at: Timestamp | None = None
+
+    @property
+    def kind(self) -> Literal["server", "public", "signing"]:
+        """What it is for: a backend, the code of a page, or signing tokens."""
+        if self.signing is not None:
+            return "signing"
+        return "public" if self.public else "server"
 
 
 class KeyStore:

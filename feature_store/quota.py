@@ -20,7 +20,7 @@ return 1
 
 
 class Quota:
-    """Counts events of visitors by the minute.
+    """Counts what people send by the minute.
 
     Parameters
     ----------
@@ -33,14 +33,14 @@ class Quota:
         self._take = redis.register_script(_TAKE)
 
     async def take(self, counts: Mapping[str, int], most: int, now_s: float) -> None:
-        """Use up a part of this minute of each visitor, or of none.
+        """Use up a part of this minute of each person, or of none.
 
         Parameters
         ----------
         counts : mapping of str to int
-            How many events each visitor (by ``anonymous_id``) sends.
+            How many events each person (``schema.person_of``) sends.
         most : int
-            So many of one visitor in a minute.
+            So many of one person in a minute.
         now_s : float
             What the time is, in seconds since 1970.
 
@@ -54,13 +54,13 @@ class Quota:
         minute = int(now_s // WINDOW_S)
         taken: list[tuple[str, int]] = []
         try:
-            for visitor, count in counts.items():
-                name = keys.quota(f"a:{visitor}", minute)
+            for person, count in counts.items():
+                name = keys.quota(person, minute)
                 if not await self._take(keys=[name], args=[count, most, 2 * WINDOW_S]):
                     for other, used in taken:
                         await self._redis.decrby(other, used)
                     wait_s = (minute + 1) * WINDOW_S - now_s
-                    said = f"a visitor may send {most} events a minute with a public key"
+                    said = f"a browser may send {most} events of one person a minute"
                     raise RateLimitedError(said, wait_s)
                 taken.append((name, count))
         except (RedisError, OSError) as error:

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from recsvc.api import events, foreign, items, models, ops, recommendations, users
+from recsvc.api.cors import Preflights
 from recsvc.api.docs import add_docs
 from recsvc.api.edge import Edge
 from recsvc.api.openapi import install
@@ -63,7 +64,8 @@ def create_app(worker: Worker) -> ASGIApp:
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes]
-    add_handlers(app, [route for route in routes if isinstance(route, APIRoute)])
+    declared = [route for route in routes if isinstance(route, APIRoute)]
+    add_handlers(app, declared)
     install(app)
     add_docs(app, title="recsvc")
-    return Edge(app, worker)
+    return Edge(app, worker, Preflights(declared))

@@ -19,7 +19,7 @@ import orjson
 from feature_store.archiver import Archiver
 from feature_store.errors import NotFoundError, RecsvcError, StoreUnavailableError
 from feature_store.event_log import EventLog
-from feature_store.schema import NO_PREFERENCES, Event, Preferences
+from feature_store.schema import NO_PREFERENCES, Event, Preferences, person_of
 from feature_store.state import EMPTY_STATE
 from feature_store.state_writer import AppendResult
 from feature_store.store import Store, UserContext
@@ -220,16 +220,17 @@ class Worker:
         return await self._append(events, "server")
 
     async def record_public(self, events: Sequence[Event]) -> AppendResult:
-        """Store events that came by a public key: of visitors, and only so many a minute.
+        """Store events that came from a browser: of low trust, and only so many a minute.
 
         Raises
         ------
         RateLimitedError
-            If a visitor's events of this minute are too many; none of `events` is stored.
+            If a person's events of this minute are too many; none of `events` is stored.
         StoreUnavailableError, OverloadedError
             As `record`.
         """
-        counts = Counter(event.anonymous_id for event in events if event.anonymous_id is not None)
+        people = (person_of(event.user_id, event.anonymous_id) for event in events)
+        counts = Counter(person for person in people if person is not None)
         most = self.settings.public_events_per_minute
         await self.store.quota.take(dict(counts), most, time.time())
         return await self._append(events, "public")

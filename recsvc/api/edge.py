@@ -15,9 +15,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsvc.admission import RETRY_AFTER_S, Gate
-from recsvc.api.http import RequestHeaders, read_headers
+from recsvc.api.cors import VARY, Headers, Preflights, allowed_to
+from recsvc.api.http import RequestHeaders, read_headers, take_key
 from recsvc.api.problems import MEDIA_TYPE, Problem, problem_of, problem_response
 from recsvc.api.recommendations import PATH, SCOPE, outcome
+from recsvc.auth import Principal, UnauthorizedError, check_origin, credentials
+from recsvc.public_keys import question_of
 from recsvc.requests import parse_query
 from recsvc.telemetry import get_logger
 from recsvc.worker import Worker
@@ -38,11 +41,14 @@ class Edge:
         Answers everything that is not hot.
     worker : Worker
         What both answer from.
+    preflights : Preflights
+        Which addresses are for browsers.
     """
 
-    def __init__(self, app: ASGIApp, worker: Worker) -> None:
+    def __init__(self, app: ASGIApp, worker: Worker, preflights: Preflights) -> None:
         self._app = app
         self._worker = worker
+        self._preflights = preflights
         self._metrics = worker.metrics
         self._admission = worker.admission
         self._pages = worker.admission.pages
@@ -58,50 +64,82 @@ class Edge:
         began = time.perf_counter()
         headers = read_headers(scope)
         request_id = _request_id(headers.request_id)
+        query, key = take_key(scope["query_string"])
+        if key is not None:
+            scope = {**scope, "query_string": query, "recsvc.query_key": key}
         hot = scope["raw_path"] == _HOT and scope["method"] == "GET"
         gate = self._pages if hot else self._admission.gate_of(scope["path"])
         if gate is None:
-            await self._answer(scope, receive, send, request_id, began)
+            await self._answer(scope, receive, send, headers, request_id, began)
             return
         if gate.in_flight >= gate.open_places:
-            await self._refuse(scope, send, gate, request_id, began)
+            await self._refuse(scope, send, gate, headers, request_id, began)
             return
         gate.in_flight += 1
         try:
             if hot and await self._answer_hot(scope, send, headers, request_id, began):
                 return
-            await self._answer(scope, receive, send, request_id, began)
+            await self._answer(scope, receive, send, headers, request_id, began)
         finally:
             gate.in_flight -= 1
 
     async def _refuse(
-        self, scope: Scope, send: Send, gate: Gate, request_id: bytes, began: float
+        self,
+        scope: Scope,
+        send: Send,
+        gate: Gate,
+        headers: RequestHeaders,
+        request_id: bytes,
+        began: float,
     ) -> None:
         """Send somebody away until later, without reading what they brought."""
-        detail = self._admission.refused(gate)
-        body = Problem(503, detail).body(scope["path"], request_id.decode())
-        headers = [
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"cache-control", b"no-store"),
-            (b"retry-after", b"%d" % RETRY_AFTER_S),
-            (b"x-request-id", request_id),
-            (b"server-timing", _timing(None, time.perf_counter() - began)),
-        ]
-        await send({"type": "http.response.start", "status": 503, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        problem = Problem(503, self._admission.refused(gate))
+        more = [(b"retry-after", b"%d" % RETRY_AFTER_S), *self._readable_by(headers.origin)]
+        await _send_problem(scope, send, problem, more, request_id, began)
+
+    async def _answer_preflight(
+        self, scope: Scope, send: Send, origin: bytes, request_id: bytes, began: float
+    ) -> None:
+        """Tell a browser whether the code of a page may send the request that it wants to."""
+        welcome = await self._worker.auth.welcomes(origin.decode("latin-1"))
+        path = scope["raw_path"].decode("ascii", "replace")
+        found = self._preflights.answer(path, origin, welcome=welcome)
+        if isinstance(found, Problem):
+            await _send_problem(scope, send, found, [VARY], request_id, began)
+        else:
+            headers = [*found, VARY, (b"x-request-id", request_id)]
+            headers.append((b"server-timing", _timing(None, time.perf_counter() - began)))
+            await send({"type": "http.response.start", "status": 204, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+        status = found.status if isinstance(found, Problem) else 204
+        self._note(scope, None, status, request_id, began)
+
+    def _readable_by(self, origin: bytes | None, caller: Principal | None = None) -> Headers:
+        """Return the headers that say which pages may read an answer.
+
+        No page may read what a secret key was answered: that key belongs in no page.
+        """
+        if origin is None or (caller is not None and caller.kind == "server"):
+            return [VARY]
+        if not self._worker.auth.has_origin(origin.decode("latin-1")):
+            return [VARY]
+        return [VARY, *allowed_to(origin)]
 
     async def _answer_hot(
         self, scope: Scope, send: Send, headers: RequestHeaders, request_id: bytes, began: float
     ) -> bool:
         """Answer a request if there is nothing unusual about it; return whether it was."""
         worker = self._worker
-        key = _plain_key(headers)
+        key = _plain_key(headers, scope.get("recsvc.query_key"))
         principal = worker.auth.known(key) if key is not None else None
-        if principal is None or principal.kind != "server" or SCOPE not in principal.scopes:
+        if principal is None or SCOPE not in principal.scopes:
             return False
         try:
             question = parse_query(scope["query_string"])
+            if principal.kind != "server":
+                question = question_of(principal, question)
+                origin = headers.origin
+                check_origin(principal, None if origin is None else origin.decode("latin-1"))
             parsed = time.perf_counter()
             found = await worker.recommend(question, opted_out=headers.opted_out)
         except Exception:  # noqa: BLE001 - the declared route meets it again and reports it
@@ -109,6 +147,7 @@ class Edge:
         status, raw_headers, body = outcome(found, headers.if_none_match)
         if body:
             raw_headers.append((b"content-length", b"%d" % len(body)))
+        raw_headers += self._readable_by(headers.origin, principal)
         raw_headers.append((b"x-request-id", request_id))
         raw_headers.append((b"server-timing", self._timed(parsed - began, *found.phases_s)))
         await send({"type": "http.response.start", "status": status, "headers": raw_headers})
@@ -131,9 +170,18 @@ class Edge:
         )
 
     async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, request_id: bytes, began: float
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: RequestHeaders,
+        request_id: bytes,
+        began: float,
     ) -> None:
         """Let the app answer, under the raw path, and add what every answer carries."""
+        if headers.origin is not None and self._preflights.is_one(scope):
+            await self._answer_preflight(scope, send, headers.origin, request_id, began)
+            return
         status = 0
         # `%2F` in an id must not become a slash before the route is found.
         raw_path = scope["raw_path"].decode("ascii", "replace")
@@ -144,7 +192,8 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 timing = _timing(inner.get("recsvc.phases_s"), time.perf_counter() - began)
-                added = [(b"x-request-id", request_id), (b"server-timing", timing)]
+                added = self._readable_by(headers.origin, inner.get("recsvc.principal"))
+                added += [(b"x-request-id", request_id), (b"server-timing", timing)]
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
@@ -194,13 +243,34 @@ def _request_id(given: bytes | None) -> bytes:
     return os.urandom(8).hex().encode()
 
 
-def _plain_key(headers: RequestHeaders) -> bytes | None:
-    """Return the key where it usually stands."""
+def _plain_key(headers: RequestHeaders, in_address: bytes | None) -> bytes | None:
+    """Return the key or token where it usually stands."""
+    if in_address is not None:
+        try:
+            return credentials(headers.authorization, headers.api_key, in_address)
+        except UnauthorizedError:
+            return None
     if headers.authorization is None:
         return headers.api_key
     if headers.authorization.startswith(b"Bearer "):
         return headers.authorization[7:]
     return None
+
+
+async def _send_problem(
+    scope: Scope, send: Send, problem: Problem, more: Headers, request_id: bytes, began: float
+) -> None:
+    body = problem.body(scope["path"], request_id.decode())
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        *more,
+        (b"x-request-id", request_id),
+        (b"server-timing", _timing(None, time.perf_counter() - began)),
+    ]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _timing(phases_s: Any, total_s: float) -> bytes:

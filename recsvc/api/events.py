@@ -12,11 +12,19 @@ from feature_store.adapters.orders import Order, events_of
 from feature_store.adapters.translation import AdapterError
 from feature_store.schema import MAX_CLOCK_SKEW_S, Event
 from feature_store.state_writer import AppendResult
-from recsvc.api.http import AnyWorker, asking, field_errors, json_body, media_type_of, secured
+from recsvc.api.http import (
+    AnyWorker,
+    asking,
+    field_errors,
+    json_body,
+    media_type_of,
+    read_headers,
+    secured,
+)
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import EventsAccepted, FieldProblem, RejectedEvent
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.public_keys import check_public
+from recsvc.public_keys import check_event, filled_in, opted_out, refuse_other
 from recsvc.requests import load_json
 
 MAX_EVENTS = 1_000
@@ -64,6 +72,16 @@ _CLOUDEVENTS: dict[str, Any] = {
         "example": [_CLOUDEVENT],
     },
 }
+_BEACON: dict[str, Any] = {
+    "text/plain": {
+        "schema": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "the same JSON, from navigator.sendBeacon, with a public key only",
+        },
+        "example": '[{"event_id": "1", "type": "view", "item_id": "1082185", ...}]',
+    },
+}
 ERRORS = (400, 401, 403, 413, 415, 422, 500, 503)
 
 
@@ -76,22 +94,25 @@ ERRORS = (400, 401, 403, 413, 415, 422, 500, 503)
     responses=responses(EventsAccepted, _ACCEPTED, *ERRORS, 429, status=202),
     **secured(
         "events:write",
-        extra=body_of(Event, EXAMPLE, many=MAX_EVENTS, more=_CLOUDEVENTS),
+        extra=body_of(Event, EXAMPLE, many=MAX_EVENTS, more={**_CLOUDEVENTS, **_BEACON}),
         public=True,
+        customer=True,
     ),
 )
 async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
     """Store the good events of a batch and name the bad ones; sending again is always safe.
 
     CloudEvents 1.0 are taken too, structured or batched by their media types, with an event as
-    `data`. A public key sends low-trust events of a visitor: never a purchase, and so many a
-    minute.
+    `data`. A public key sends low-trust events of a visitor, a customer token of that customer:
+    never a purchase, and so many a minute.
     """
-    values = load_json(await json_body(request))
+    caller = asking(request)
+    values = load_json(await json_body(request, beacon=caller.kind == "public"))
     media_type = media_type_of(request)
     batched = media_type == cloudevents.BATCHED
     enveloped = batched or media_type == cloudevents.STRUCTURED
-    public = asking(request).kind == "public"
+    browser = caller.kind != "server"
+    unwatched = browser and read_headers(request.scope).opted_out
     now = datetime.now(UTC)
 
     def read(value: Any) -> tuple[Event | None, list[FieldError]]:
@@ -101,14 +122,16 @@ async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
                 value, pointer = cloudevents.unwrap(value), "/data"
             except AdapterError as error:
                 return None, [FieldError(error.pointer, error.detail)]
-        event, errors = read_event(value, now)
-        if event is not None and public:
-            errors = check_public(event)
+        event, errors = read_event(filled_in(caller, value), now)
+        if event is not None:
+            errors = check_event(caller, event)
+            event = opted_out(event) if unwatched else event
         inside = [FieldError("#" + pointer + one.pointer[1:], one.detail) for one in errors]
         return (None if errors else event), inside
 
     rejected: list[RejectedEvent] = []
     if isinstance(values, dict) and not batched:
+        refuse_other(caller, values.get("user_id"))
         event, errors = read(values)
         if event is None:
             raise InvalidRequestError(*errors)
@@ -127,7 +150,7 @@ async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
             else:
                 events.append(event)
     worker.metrics.events.labels("rejected").inc(len(rejected))
-    result = await (worker.record_public(events) if public else worker.record(events))
+    result = await (worker.record_public(events) if browser else worker.record(events))
     return answer_of(result, rejected)
 
 

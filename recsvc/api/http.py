@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from feature_store.schema import check_id
 from recsvc.api.problems import MediaTypeError, TooLargeError
-from recsvc.auth import ForbiddenError, Principal, check_origin, credentials, require
+from recsvc.auth import ForbiddenError, Kind, Principal, check_origin, credentials, require
 from recsvc.checks import FieldError, pointer_to
 from recsvc.worker import Worker
 
@@ -21,7 +21,7 @@ class RequestHeaders:
 
     Parameters
     ----------
-    authorization, api_key, if_none_match, request_id : bytes or None
+    authorization, api_key, if_none_match, request_id, origin : bytes or None
         Their values.
     opted_out : bool
         Whether ``Sec-GPC: 1`` says that the visitor objects to profiling.
@@ -32,6 +32,7 @@ class RequestHeaders:
     if_none_match: bytes | None
     request_id: bytes | None
     opted_out: bool
+    origin: bytes | None
 
 
 def read_headers(scope: Mapping[str, Any]) -> RequestHeaders:
@@ -43,7 +44,33 @@ def read_headers(scope: Mapping[str, Any]) -> RequestHeaders:
         headers.get(b"if-none-match"),
         headers.get(b"x-request-id"),
         headers.get(b"sec-gpc") == b"1",
+        headers.get(b"origin"),
     )
+
+
+def take_key(query: bytes) -> tuple[bytes, bytes | None]:
+    """Take ``key=...`` out of a query string: no route, and no log, is to see it.
+
+    Parameters
+    ----------
+    query : bytes
+        As it came.
+
+    Returns
+    -------
+    rest : bytes
+        All other parameters, unchanged.
+    key : bytes or None
+        The key, if there is one; when it is given more than once, none of them is a key.
+    """
+    if b"key=" not in query:
+        return query, None
+    parts = query.split(b"&")
+    keys = [part[4:] for part in parts if part.startswith(b"key=")]
+    if not keys:
+        return query, None
+    rest = b"&".join(part for part in parts if not part.startswith(b"key="))
+    return rest, unquote_to_bytes(keys[0]) if len(keys) == 1 else b"&".join(keys)
 
 
 def worker_of(request: Request) -> Worker:
@@ -57,10 +84,11 @@ async def principal_of(request: Request) -> Principal:
     Raises
     ------
     UnauthorizedError
-        If the request carries no key that is known.
+        If the request carries no key or token that is good.
     """
     headers = read_headers(request.scope)
-    key = credentials(headers.authorization, headers.api_key)
+    in_address = request.scope.get("recsvc.query_key")
+    key = credentials(headers.authorization, headers.api_key, in_address)
     return await worker_of(request).auth.identify(key)
 
 
@@ -69,38 +97,91 @@ def asking(request: Request) -> Principal:
     return cast(Principal, request.scope["recsvc.principal"])
 
 
+def me(request: Request) -> str:
+    """Return the user id of the customer who asks, on a route that is `secured` for customers.
+
+    Raises
+    ------
+    ForbiddenError
+        If it is a public key's: a visitor has no user id.
+    """
+    user_id = asking(request).user_id
+    if user_id is None:
+        raise ForbiddenError("this needs a customer token")
+    return user_id
+
+
 AnyWorker = Annotated[Worker, Depends(worker_of)]
+
+_SCHEMES: dict[Kind, tuple[str, ...]] = {
+    "server": ("bearer", "api_key", "basic"),
+    "public": ("public_key",),
+    "customer": ("customer_token",),
+}
 
 
 def secured(
-    *scopes: str, extra: dict[str, Any] | None = None, public: bool = False
+    *scopes: str, extra: dict[str, Any] | None = None, public: bool = False, customer: bool = False
 ) -> dict[str, Any]:
-    """Return the arguments of a route that needs a key with one of `scopes`.
+    """Return the arguments of a route that says who may use it.
+
+    The route must look at `asking`, or `me`, where browsers may use it.
 
     Parameters
     ----------
     *scopes : str
-        Any one of them suffices.
+        Any one of them suffices; none: the route is not for keys of backends.
     extra : dict or None
         More for the route's OpenAPI operation.
     public : bool
-        Whether a public key will do; the route must then look at `asking`.
+        Whether a public key will do.
+    customer : bool
+        Whether a customer token will do.
     """
+    kinds: list[Kind] = [
+        kind
+        for kind, may in (("server", bool(scopes)), ("public", public), ("customer", customer))
+        if may
+    ]
+    assert kinds, "nobody could use the route; say `unsecured` if everybody may"
 
     async def check(request: Request) -> Principal:
         principal = await principal_of(request)
-        if not principal.scopes.intersection(scopes):
+        if principal.kind not in kinds:
+            raise ForbiddenError(_refusal(principal))
+        if scopes and not principal.scopes.intersection(scopes):
             require(principal, scopes[0])
-        if principal.kind == "public":
-            if not public:
-                raise ForbiddenError(f"the key {principal.name!r} is public: not for this address")
-            check_origin(principal, request.headers.get("origin"))
+        check_origin(principal, request.headers.get("origin"))
         request.scope["recsvc.principal"] = principal
         return principal
 
-    schemes: list[dict[str, list[str]]] = [{"bearer": []}, {"api_key": []}, {"basic": []}]
-    operation = {"security": schemes, "x-scopes": list(scopes), **(extra or {})}
+    operation = {
+        "security": [{scheme: []} for kind in kinds for scheme in _SCHEMES[kind]],
+        "x-scopes": list(scopes),
+        "x-credentials": kinds,
+        **(extra or {}),
+    }
     return {"dependencies": [Depends(check)], "openapi_extra": operation}
+
+
+def unsecured(extra: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the arguments of a route that everybody may use, and that says so.
+
+    Parameters
+    ----------
+    extra : dict or None
+        More for the route's OpenAPI operation.
+    """
+    operation = {"security": [], "x-scopes": [], "x-credentials": [], **(extra or {})}
+    return {"openapi_extra": operation}
+
+
+def _refusal(principal: Principal) -> str:
+    if principal.kind == "public":
+        return f"the key {principal.name!r} is public: not for this address"
+    if principal.kind == "customer":
+        return "a customer token is not for this address"
+    return "this address is for customers, with a customer token"
 
 
 def _unquoted(value: object) -> object:
@@ -125,8 +206,15 @@ def media_type_of(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def json_body(request: Request) -> bytes:
+async def json_body(request: Request, *, beacon: bool = False) -> bytes:
     """Return the body of a request that must be JSON and not too large.
+
+    Parameters
+    ----------
+    request : Request
+        The request.
+    beacon : bool
+        Whether it may call itself ``text/plain``, as a page's ``navigator.sendBeacon`` does.
 
     Raises
     ------
@@ -137,8 +225,11 @@ async def json_body(request: Request) -> bytes:
     """
     given = request.headers.get("content-type", "")
     media_type = media_type_of(request)
-    if media_type != "application/json" and not (
-        media_type.startswith("application/") and media_type.endswith("+json")
+    plain = beacon and media_type == "text/plain"
+    if (
+        not plain
+        and media_type != "application/json"
+        and not (media_type.startswith("application/") and media_type.endswith("+json"))
     ):
         raise MediaTypeError(f"send Content-Type: application/json, not {given or 'nothing'!r}")
     most = worker_of(request).settings.max_body_bytes

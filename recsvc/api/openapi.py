@@ -36,6 +36,18 @@ SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "basic": {"type": "http", "scheme": "basic", "description": "the key as password"},
+    "public_key": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "key",
+        "description": "a public key, pk_..., which a header may carry too",
+    },
+    "customer_token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "signed by the shop's backend: sub, aud, exp, kid",
+    },
 }
 
 TAGS = [

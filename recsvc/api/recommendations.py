@@ -7,8 +7,7 @@ from fastapi import APIRouter, Request, Response
 from recsvc.api.http import AnyWorker, asking, json_body, read_headers, secured
 from recsvc.api.openapi import DESCRIPTIONS, body_of, parameters_of, responses
 from recsvc.api.schemas import RecommendationAnswer, RecommendationBody
-from recsvc.checks import InvalidRequestError
-from recsvc.public_keys import check_question
+from recsvc.public_keys import question_of
 from recsvc.requests import RecommendationRequest, parse_body, parse_query
 from recsvc.worker import Recommendation, Worker
 
@@ -74,8 +73,7 @@ def _matches(if_none_match: bytes, etag: bytes) -> bool:
 
 async def _respond(worker: Worker, request: Request, question: RecommendationRequest) -> Response:
     headers = read_headers(request.scope)
-    if asking(request).kind == "public" and (errors := check_question(question)):
-        raise InvalidRequestError(*errors)
+    question = question_of(asking(request), question)
     found = await worker.recommend(question, opted_out=headers.opted_out)
     request.scope["recsvc.phases_s"] = found.phases_s
     status, raw_headers, body = outcome(found, headers.if_none_match)
@@ -92,7 +90,7 @@ async def _respond(worker: Worker, request: Request, question: RecommendationReq
         **responses(RecommendationAnswer, EXAMPLE, 401, 403, 404, 422, 500, 503),
         304: {"description": DESCRIPTIONS[304]},
     },
-    **secured(SCOPE, extra={"parameters": parameters_of(RecommendationBody)}, public=True),
+    **secured(SCOPE, extra={"parameters": parameters_of(RecommendationBody)}, public=True, customer=True),
 )
 async def get_recommendations(request: Request, worker: AnyWorker) -> Response:
     """Answer a query: lists repeat the parameter, `context.country=DE`, `filter` is JSON."""
@@ -108,6 +106,7 @@ async def get_recommendations(request: Request, worker: AnyWorker) -> Response:
         SCOPE,
         extra=body_of(RecommendationBody, {"placement": "home", "user_id": "2375", "limit": 20}),
         public=True,
+        customer=True,
     ),
 )
 async def post_recommendations(request: Request, worker: AnyWorker) -> Response:

@@ -34,6 +34,7 @@ import recsvc.answer  # noqa: E402
 import recsvc.api.edge  # noqa: E402
 import recsvc.auth  # noqa: E402
 import recsvc.engine  # noqa: E402
+import recsvc.key_table  # noqa: E402
 import recsvc.retrieval  # noqa: E402
 import recsvc.sources  # noqa: E402
 import recsvc.telemetry  # noqa: E402
@@ -52,7 +53,7 @@ ROUNDS = 10
 IN_FLIGHT = 32
 
 STAGES: list[tuple[str, Any, str]] = [
-    ("look up the key", recsvc.auth.Authenticator, "known"),
+    ("look up the key", recsvc.key_table.Authenticator, "known"),
     ("parse the query", recsvc.api.edge, "parse_query"),
     ("unpack the state", feature_store.store, "unpack"),
     ("weigh the history", recsvc.engine, "read_history"),

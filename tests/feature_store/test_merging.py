@@ -345,4 +345,4 @@ async def test_a_visitor_may_send_so_much_a_minute(store: Store) -> None:
     assert caught.value.retry_after_s == 30
     await take({"w": 3}, 4, 150.0)  # what was refused whole used nothing up
     await take({"v": 4}, 4, 180.0)
-    assert await store._redis.ttl(keys.quota("a:v", 3)) <= 120
+    assert await store._redis.ttl(keys.quota("v", 3)) <= 120

@@ -15,9 +15,7 @@ from feature_store.errors import StoreUnavailableError, UserError
 from feature_store.key_store import KeyRecord
 from feature_store.store import Store
 from recsvc.auth import (
-    MIN_LOOKUP_INTERVAL_S,
     SCOPES,
-    Authenticator,
     ForbiddenError,
     UnauthorizedError,
     credentials,
@@ -26,6 +24,7 @@ from recsvc.auth import (
     new_key,
     require,
 )
+from recsvc.key_table import MIN_LOOKUP_INTERVAL_S, Authenticator
 from recsvc.settings import Settings
 
 SECRET = b"s" * 32
