@@ -29,6 +29,7 @@ from recsvc.key_table import POLL_S, Authenticator
 from recsvc.continued import continued, list_time_s
 from recsvc.engine import recommend
 from recsvc.keeping import SnapshotKeeper
+from recsvc.key_table import POLL_S, Authenticator
 from recsvc.requests import RecommendationRequest
 from recsvc.settings import Settings
 from recsvc.snapshot import SnapshotHolder

@@ -1,4 +1,4 @@
-"""Cross-origin requests: which pages' code may read the answers (the fetch standard, CORS protocol).
+"""Cross-origin requests: which pages' code may read the answers (fetch standard, CORS protocol).
 
 What a caller may do depends on the key or token alone: there are no cookies, so nothing is allowed
 ``with credentials``. The headers say only in which pages a browser shows an answer to the page's

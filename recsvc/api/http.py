@@ -138,11 +138,8 @@ def secured(
     customer : bool
         Whether a customer token will do.
     """
-    kinds: list[Kind] = [
-        kind
-        for kind, may in (("server", bool(scopes)), ("public", public), ("customer", customer))
-        if may
-    ]
+    may: dict[Kind, bool] = {"server": bool(scopes), "public": public, "customer": customer}
+    kinds = [kind for kind, allowed in may.items() if allowed]
     assert kinds, "nobody could use the route; say `unsecured` if everybody may"
 
     async def check(request: Request) -> Principal:

@@ -90,7 +90,9 @@ async def _respond(worker: Worker, request: Request, question: RecommendationReq
         **responses(RecommendationAnswer, EXAMPLE, 401, 403, 404, 422, 500, 503),
         304: {"description": DESCRIPTIONS[304]},
     },
-    **secured(SCOPE, extra={"parameters": parameters_of(RecommendationBody)}, public=True, customer=True),
+    **secured(
+        SCOPE, extra={"parameters": parameters_of(RecommendationBody)}, public=True, customer=True
+    ),
 )
 async def get_recommendations(request: Request, worker: AnyWorker) -> Response:
     """Answer a query: lists repeat the parameter, `context.country=DE`, `filter` is JSON."""
