@@ -25,7 +25,6 @@ from feature_store.state_writer import AppendResult
 from feature_store.store import Store, UserContext
 from recsvc.admission import Admission
 from recsvc.answer import answer, new_recommendation_id
-from recsvc.key_table import POLL_S, Authenticator
 from recsvc.continued import continued, list_time_s
 from recsvc.engine import recommend
 from recsvc.keeping import SnapshotKeeper
