@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
-from recsvc.api import events, foreign, items, models, ops, recommendations, users
+from recsvc.api import events, foreign, items, me, models, ops, recommendations, users
 from recsvc.api.cors import Preflights
 from recsvc.api.docs import add_docs
 from recsvc.api.edge import Edge
@@ -60,7 +60,7 @@ def create_app(worker: Worker) -> ASGIApp:
         },
     )
     app.state.worker = worker
-    routers = [one.router for one in (recommendations, events, foreign, items, users, models, ops)]
+    routers = [one.router for one in (recommendations, events, foreign, items, users, me, models, ops)]
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes]

@@ -55,6 +55,7 @@ TAGS = [
     {"name": "events", "description": "What customers did"},
     {"name": "items", "description": "The catalogue"},
     {"name": "users", "description": "What is known of a person"},
+    {"name": "me", "description": "What customers do for themselves, with a customer token"},
     {"name": "models", "description": "Which model serves"},
     {"name": "operation", "description": "For orchestrators and monitoring; no key needed"},
 ]

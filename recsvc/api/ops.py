@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from recsvc.api.http import AnyWorker
+from recsvc.api.http import AnyWorker, unsecured
 from recsvc.api.openapi import responses
 from recsvc.api.schemas import Liveness, Readiness
 from recsvc.telemetry import CONTENT_TYPE
@@ -25,6 +25,7 @@ READY = {
     summary="Does the process run?",
     response_model=Liveness,
     responses=responses(Liveness, {"status": "ok"}, 500),
+    **unsecured(),
 )
 async def check_liveness() -> dict[str, str]:
     """Answer, whatever the state of the store."""
@@ -46,6 +47,7 @@ async def check_liveness() -> dict[str, str]:
             },
         },
     },
+    **unsecured(),
 )
 async def check_readiness(worker: AnyWorker, response: Response) -> dict[str, Any]:
     """Say whether recommendations are answered; a store that is down is not yet unready."""
@@ -71,6 +73,7 @@ async def check_readiness(worker: AnyWorker, response: Response) -> dict[str, An
         },
         500: responses(Liveness, {}, 500)[500],
     },
+    **unsecured(),
 )
 async def get_metrics(worker: AnyWorker) -> Response:
     """Return what docs/operations.md explains."""

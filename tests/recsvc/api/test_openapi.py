@@ -168,6 +168,7 @@ def test_every_route_of_the_contract_so_far_is_there(document: dict[str, Any]) -
         ("post", "/v1/events/segment"),
         ("post", "/v1/orders"),
         ("post", "/v1/users/{user_id}/merge"),
+        ("post", "/v1/me/merge"),
         ("get", "/v1/items"),
         ("get", "/v1/items/{item_id}"),
         ("get", "/v1/users/{user_id}"),
