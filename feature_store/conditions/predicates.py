@@ -7,13 +7,11 @@ from typing import Any
 from feature_store.conditions.condition import Condition
 from feature_store.conditions.meaning import OPPOSITES, Test, value_test
 from feature_store.conditions.tree import All, Kind, Leaf, Node, Not
-from feature_store.conditions.values import values_in
+from feature_store.conditions.values import READY
 from feature_store.conditions.windows import WeeklyWindow
 
 _NOTHING: Mapping[str, Any] = {}
 _NO_SEGMENTS: frozenset[str] = frozenset()
-_PLAIN = frozenset({Kind.TEXT, Kind.PATHS, Kind.TEXTS, Kind.ANY})
-"""Kinds for which a text in a document is a value as it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +117,21 @@ def _leaf(leaf: Leaf) -> Predicate:
 def _document_test(path: tuple[str, ...], leaf: Leaf) -> Callable[[Mapping[str, Any]], bool]:
     """Return the test of a positive comparison on one document."""
     *parents, name = path
-    kind = leaf.kind
+    ready = READY[leaf.kind]
     test: Test = (lambda _: True) if leaf.op == "exists" else value_test(leaf)
 
     def holds(document: Mapping[str, Any]) -> bool:
         for parent in parents:
             document = document.get(parent) or _NOTHING
         found = document.get(name)
-        if found is None:
-            return False
-        if found.__class__ is str and kind in _PLAIN:
-            return test(found)
-        return any(map(test, values_in(found, kind)))
+        if found.__class__ is not list:
+            value = None if found is None else ready(found)
+            return value is not None and test(value)
+        for part in found:
+            value = ready(part)
+            if value is not None and test(value):
+                return True
+        return False
 
     return holds
 

@@ -1,5 +1,6 @@
 """The values of a field as documents have them, ready for comparing."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,22 +24,9 @@ def values_in(found: Any, kind: Kind) -> list[Any]:
     """
     if found is None:
         return []
-    parts = found if isinstance(found, list | tuple) else [found]
-    if kind is Kind.ANY:
-        return [part for part in parts if part is not None]
-    ready = (ready_value(part, kind) for part in parts)
-    return [part for part in ready if part is not None]
-
-
-def ready_value(part: Any, kind: Kind) -> Any:
-    """Return one value ready for comparing, or ``None`` if it is not of the kind."""
-    if kind is Kind.NUMBER:
-        return _number(part)
-    if kind is Kind.TIME:
-        return _time(part)
-    if kind is Kind.BOOLEAN:
-        return part if isinstance(part, bool) else None
-    return part if isinstance(part, str) else None
+    ready = READY[kind]
+    values = map(ready, found if isinstance(found, list | tuple) else [found])
+    return [value for value in values if value is not None]
 
 
 def _number(part: Any) -> float | None:
@@ -54,6 +42,18 @@ def _number(part: Any) -> float | None:
     return float(part)
 
 
+def _any(part: Any) -> Any:
+    return part
+
+
+def _text(part: Any) -> str | None:
+    return part if isinstance(part, str) else None
+
+
+def _boolean(part: Any) -> bool | None:
+    return part if isinstance(part, bool) else None
+
+
 def _time(part: Any) -> datetime | None:
     if isinstance(part, str):
         try:
@@ -63,3 +63,13 @@ def _time(part: Any) -> datetime | None:
     if not isinstance(part, datetime):
         return None
     return part if part.tzinfo is not None else part.replace(tzinfo=UTC)
+
+
+READY: dict[Kind, Callable[[Any], Any]] = {
+    **dict.fromkeys(Kind, _text),
+    Kind.ANY: _any,
+    Kind.NUMBER: _number,
+    Kind.TIME: _time,
+    Kind.BOOLEAN: _boolean,
+}
+"""Makes one value of a document ready for comparing; ``None`` if it is not of the kind."""

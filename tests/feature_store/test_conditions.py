@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.catalogue import Catalogue, hash_ids
@@ -121,6 +121,7 @@ def build(documents: list[dict[str, Any]]) -> Catalogue:
     return Catalogue(as_catalogue_frame(frame), *hash_ids([one.item_id for one in items]))
 
 
+@settings(deadline=None)
 @given(items_strategy, trees)
 def test_columns_and_documents_agree(documents: list[dict[str, Any]], tree: dict[str, Any]) -> None:
     catalogue, condition = build(documents), parse_condition(tree)
@@ -129,6 +130,7 @@ def test_columns_and_documents_agree(documents: list[dict[str, Any]], tree: dict
     assert by_column == [holds(Scope(item=catalogue.item(row))) for row in range(len(documents))]
 
 
+@settings(deadline=None)
 @given(items_strategy, leaves().filter(understood))
 def test_not_is_the_opposite_and_missing_is_no(
     documents: list[dict[str, Any]], leaf: dict[str, Any]
