@@ -27,6 +27,7 @@ key                            type    lives       holds (written by)
 ``c:{keys}``                   stream  archived    changes of API keys, as JSON (key store)
 ``{site}:head``                string  for ever    number and hash of the last change of the site
 ``{site}:documents``           hash    for ever    rules, placements, segments, ... (``documents``)
+``{site}:workers``             hash    an hour     worker → when it spoke, what it obeys
 ``c:{site}``                   stream  archived    changes of the site, as JSON (``documents``)
 ``{archive}:leader``           string  7 s         name of the process that archives
 ``{archive}:epoch``            string  for ever    random; another one: the server was emptied
@@ -55,6 +56,8 @@ KEY_CHANGES = "c:{keys}"
 SITE_HEAD = "{site}:head"
 SITE_DOCUMENTS = "{site}:documents"
 SITE_CHANGES = "c:{site}"
+SITE_WORKERS = "{site}:workers"
+SITE_CHANNEL = "{site}:changed"
 CHANGE_STREAMS = (KEY_CHANGES, SITE_CHANGES)
 """Streams of what changes without being an event; archived like the events."""
 ARCHIVER = "{archive}:leader"

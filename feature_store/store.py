@@ -3,7 +3,8 @@
 One object for a process: :class:`Store` reads the context of a request in batches; its parts write
 events (`events`) and imports (`imports`), join visitors to users (`merger`), count what the public
 sends (`quota`), give rows to items (`catalogue`), keep the documents of the site (`documents`) and
-of people (`people`) and API keys (`keys`), and hand accepted events to the archive (`streams`).
+of people (`people`), API keys (`keys`) and which workers there are (`workers`), and hand accepted
+events to the archive (`streams`).
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from feature_store.schema import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState, join, unpack
 from feature_store.state_writer import StateWriter
 from feature_store.stream_store import MAX_WAITING_EVENTS, StreamRoom, StreamStore
+from feature_store.workers import WorkerStore
 
 _SEQUENCES = (keys.CATALOGUE_SEQUENCE, keys.SITE_HEAD)
 
@@ -91,6 +93,7 @@ class Store:
         self.keys = KeyStore(self._redis)
         self.documents = DocumentStore(self._redis)
         self.people = PeopleStore(self._redis)
+        self.workers = WorkerStore(self._redis)
 
     @classmethod
     async def open(cls, url: str, read_timeout_s: float = 0.05) -> Self:

@@ -8,13 +8,26 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
-from recsvc.api import events, foreign, items, me, models, ops, recommendations, users
+from recsvc.api import events, foreign, items, me, models, ops, recalls, recommendations, users
 from recsvc.api.cors import Preflights
 from recsvc.api.docs import add_docs
 from recsvc.api.edge import Edge
 from recsvc.api.openapi import install
 from recsvc.api.problems import add_handlers
 from recsvc.worker import Worker
+
+RESOURCES = (
+    recommendations,
+    events,
+    foreign,
+    items,
+    users,
+    me,
+    recalls,
+    models,
+    ops,
+)
+"""One file of routes each."""
 
 DESCRIPTION = """
 Real-time personalization: what should this customer see here, now?
@@ -60,7 +73,7 @@ def create_app(worker: Worker) -> ASGIApp:
         },
     )
     app.state.worker = worker
-    routers = [one.router for one in (recommendations, events, foreign, items, users, me, models, ops)]
+    routers = [one.router for one in RESOURCES]
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes]

@@ -5,6 +5,7 @@ import gc
 import time
 from math import inf
 
+from feature_store.documents import Document, Plan, SiteDocuments
 from feature_store.errors import RecsvcError, StoreUnavailableError
 from feature_store.store import Store, UserContext
 from recsvc.snapshot import SnapshotHolder
@@ -34,15 +35,28 @@ class SnapshotKeeper:
         self._metrics = metrics
         self._catching_up: asyncio.Task[None] | None = None
         self._site_applied_s = -inf
+        self._site_needed = 0
 
     @property
     def model_version(self) -> str:
         """The model that this worker serves."""
         return self._holder.current.model.version
 
+    @property
+    def obeys(self) -> bool:
+        """Whether the snapshot includes every change of the site that this worker has heard of.
+
+        A worker that does not may show what is recalled, so it must not answer; nor may one that
+        has neither reached the store nor found the site's documents on its disk.
+        """
+        return self._holder.site_known and self._holder.current.site.sequence >= self._site_needed
+
     def behind(self, context: UserContext) -> int:
         """Return how many changes a context knows of that the snapshot does not include."""
         current = self._holder.current
+        self._site_needed = max(self._site_needed, context.site_sequence)
+        if not self._holder.site_known:
+            return 1
         return max(0, context.catalogue_sequence - current.catalogue_sequence) + max(
             0, context.site_sequence - current.site.sequence
         )
@@ -69,13 +83,14 @@ class SnapshotKeeper:
     async def _apply(self, context: UserContext) -> None:
         if context.catalogue_sequence > self._holder.current.catalogue_sequence:
             await self._apply_items()
-        if context.site_sequence > self._holder.current.site.sequence:
+        site = self._holder.current.site
+        if context.site_sequence > site.sequence or not self._holder.site_known:
             await self._apply_site()
         self.note()
 
-    async def _apply_site(self) -> None:
+    async def _apply_site(self, *, back: bool = False) -> None:
         documents = await self._store.documents.snapshot()
-        await asyncio.to_thread(self._holder.apply_site, documents)
+        await asyncio.to_thread(self._holder.apply_site, documents, back=back)
         self._site_applied_s = time.monotonic()
         log.info("site_changed", sequence=documents.sequence)
 
@@ -92,7 +107,8 @@ class SnapshotKeeper:
         older = context.site_sequence < self._holder.current.site.sequence
         if older and asked_s > self._site_applied_s:
             log.warning("site_went_back", sequence=context.site_sequence)
-            await self._apply_site()
+            self._site_needed = context.site_sequence
+            await self._apply_site(back=True)
 
     async def _apply_items(self) -> None:
         known = self._holder.current.catalogue_sequence
@@ -102,6 +118,19 @@ class SnapshotKeeper:
         elif changes:
             # In a thread: building takes longer than an answer may wait.
             await asyncio.to_thread(self._holder.apply_changes, changes, known + len(changes))
+
+    async def change(
+        self, plan: Plan, by: str, note: str = ""
+    ) -> tuple[SiteDocuments, list[Document]]:
+        """Change the site; every worker obeys it in the next answer, this one already.
+
+        Parameters, returns and raises as `DocumentStore.change`.
+        """
+        site, documents = await self._store.documents.change(plan, by, note)
+        if documents:
+            await self._store.workers.call()
+            await asyncio.to_thread(self._holder.apply_site, site)
+        return site, documents
 
     async def refresh(self) -> None:
         """Serve another model or catalogue file if one was published; on any doubt keep the old."""

@@ -15,6 +15,7 @@ from feature_store.documents import SiteDocuments
 from feature_store.errors import ArtifactError
 from feature_store.files import write_atomically
 from recsvc.placements import BUILT_IN, Placement
+from recsvc.recalls import Recall, recalls_of
 
 FILE = "site.json"
 PUBLICATION = ("publication", "rules")
@@ -31,10 +32,13 @@ class Site:
         As they were written.
     placements : mapping of str to Placement
         The slots: the built-in ones, and what was made of them.
+    recalls : tuple of Recall
+        What must be gone from everything.
     """
 
     documents: SiteDocuments = field(default_factory=SiteDocuments)
     placements: Mapping[str, Placement] = field(default_factory=lambda: BUILT_IN)
+    recalls: tuple[Recall, ...] = ()
 
     @property
     def sequence(self) -> int:
@@ -50,7 +54,7 @@ class Site:
 
 def read_site(documents: SiteDocuments) -> Site:
     """Return the site that its documents describe."""
-    return Site(documents)
+    return Site(documents, recalls=tuple(recalls_of(documents)))
 
 
 class SiteFile:
@@ -65,8 +69,13 @@ class SiteFile:
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / FILE
 
-    def load(self) -> SiteDocuments:
-        """Return the documents that were written last; none in a new shop.
+    def load(self) -> SiteDocuments | None:
+        """Return the documents that were written last.
+
+        Returns
+        -------
+        SiteDocuments or None
+            ``None`` if this disk has never known any.
 
         Raises
         ------
@@ -76,7 +85,7 @@ class SiteFile:
         try:
             return SiteDocuments.from_json(self.path.read_bytes())
         except FileNotFoundError:
-            return SiteDocuments()
+            return None
         except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{self.path} cannot be read: {error}; remove it, and it is written again as soon"

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from feature_store.artifact import ModelArtifact
 from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFile, CatalogueFiles
 from feature_store.documents import SiteDocuments
 from feature_store.registry import ModelRegistry
+from recsvc.recalls import recalled_mask
 from recsvc.retrieval import JoinedModel
 from recsvc.site import Site, SiteFile, read_site
 
@@ -55,6 +57,8 @@ class Snapshot:
         How many changes of the catalogue are included.
     built_at : float
         When it was built, in seconds since 1970.
+    recalled : ndarray of bool, shape (n_rows,), or None
+        What is in no answer, by the site's recalls and this catalogue.
     """
 
     catalogue: Catalogue
@@ -63,6 +67,7 @@ class Snapshot:
     catalogue_version: str = ""
     catalogue_sequence: int = 0
     built_at: float = 0.0
+    recalled: npt.NDArray[np.bool_] | None = None
     local: threading.local = field(default_factory=threading.local, repr=False)
 
     @property
@@ -95,7 +100,9 @@ class SnapshotHolder:
         if version is not None:
             self._artifact = self.registry.load(version)
         self._site_file = SiteFile(data_dir)
-        self.site = read_site(self._site_file.load())
+        known = self._site_file.load()
+        self.site_known = known is not None
+        self.site = read_site(known or SiteDocuments())
         self.current = self._build(self._file, self._artifact, self._file.catalogue)
 
     def refresh(self) -> bool:
@@ -158,16 +165,30 @@ class SnapshotHolder:
                 old.catalogue_version,
                 sequence,
                 time.time(),
+                recalled_mask(old.site.recalls, catalogue),
             )
 
-    def apply_site(self, documents: SiteDocuments) -> None:
-        """Swap in a snapshot that obeys other documents of the site, and keep them on disk."""
+    def apply_site(self, documents: SiteDocuments, *, back: bool = False) -> None:
+        """Swap in a snapshot that obeys other documents of the site, and keep them on disk.
+
+        Parameters
+        ----------
+        documents : SiteDocuments
+            All of them; those that are older than what is obeyed are passed over.
+        back : bool
+            Whether older ones count as well: the store was emptied or restored.
+        """
         with self._lock:
-            if documents == self.site.documents:
+            if documents.sequence < self.site.sequence and not back:
                 return
-            self.site = read_site(documents)
-            self._site_file.save(documents)
-            self.current = replace(self.current, site=self.site, built_at=time.time())
+            if not self.site_known or documents != self.site.documents:
+                self.site = read_site(documents)
+                self._site_file.save(documents)
+                recalled = recalled_mask(self.site.recalls, self.current.catalogue)
+                self.current = replace(
+                    self.current, site=self.site, recalled=recalled, built_at=time.time()
+                )
+            self.site_known = True
 
     def _read_stamps(self) -> tuple[tuple[int, int], tuple[int, int]]:
         return self.catalogue_files.stamp(), self.registry.stamp()
@@ -186,4 +207,5 @@ class SnapshotHolder:
             catalogue_version=file.version,
             catalogue_sequence=sequence,
             built_at=time.time(),
+            recalled=recalled_mask(self.site.recalls, catalogue),
         )

@@ -5,6 +5,9 @@ No HTTP in here: the raw dispatcher and the FastAPI routes are two doors to the 
 
 import asyncio
 import contextlib
+import os
+import secrets
+import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,6 +40,7 @@ from recsvc.warming import warm_up
 
 HEARTBEAT_S = 1.0
 ARCHIVE_AGAIN_S = 1.0
+LISTEN_AGAIN_S = 1.0
 CLOSE_TIMEOUT_S = 3.0
 REMEMBERED_PREFERENCES = 100_000
 STORE_MISSING = "store"
@@ -99,6 +103,7 @@ class Worker:
         self.reached_at_s = -inf
         self.lease_until_s = -inf
         self._reachable: bool | None = None
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._preferences: dict[str, Preferences] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -115,6 +120,7 @@ class Worker:
             asyncio.create_task(self._every(POLL_S, self.auth.refresh)),
             asyncio.create_task(self.admission.watch()),
             asyncio.create_task(self._every(self.settings.snapshot_poll_s, self.keeper.refresh)),
+            asyncio.create_task(self._every(LISTEN_AGAIN_S, self._listen)),
             # Of all workers one has the lease; it returns only with an error.
             asyncio.create_task(self._every(ARCHIVE_AGAIN_S, self._archive)),
         ]
@@ -126,19 +132,20 @@ class Worker:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+        await self.store.workers.leave(self.worker_id)
         await self.store.close()
         self.metrics.ready_workers.set(0)
         self.metrics.flush()
 
     @property
     def ready(self) -> bool:
-        """Whether recommendations may be answered: the recall lease has not ended."""
-        return time.monotonic() <= self.lease_until_s
+        """Whether recommendations may be answered: no recall can have been missed."""
+        return time.monotonic() <= self.lease_until_s and self.keeper.obeys
 
     @property
     def store_state(self) -> Literal["reached", "down", "lease ended"]:
         """How it stands with the store."""
-        if not self.ready:
+        if time.monotonic() > self.lease_until_s:
             return "lease ended"
         return "reached" if self._reachable else "down"
 
@@ -180,6 +187,8 @@ class Worker:
         try:
             context = await self.context(person)
         except StoreUnavailableError:
+            if not self.keeper.obeys:
+                raise  # it may be a recall that this worker has heard of, and not applied
             degraded.append(STORE_MISSING)
             self.metrics.degraded.labels(STORE_MISSING).inc()
             hidden = self._preferences.get(person or "", NO_PREFERENCES)
@@ -288,6 +297,7 @@ class Worker:
             asked_s = time.monotonic()
             context = await self.context(None)
             await self.keeper.fall_back(context, asked_s)
+            await self.announce()
             reachable = True
             self.metrics.catalogue_behind.set(self.keeper.behind(context))
         except StoreUnavailableError:
@@ -296,6 +306,16 @@ class Worker:
             log.info("store_reachable")
         self._reachable = reachable
         self._measure()
+
+    async def announce(self) -> None:
+        """Say that this worker lives, and how much of the site it obeys."""
+        await self.store.workers.announce(self.worker_id, self.holder.current.site.sequence)
+
+    async def _listen(self) -> None:
+        """Apply changes of the site as soon as somebody calls, and say so."""
+        async for _ in self.store.workers.calls():
+            await self.context(None)
+            await self.announce()
 
     async def _answers_slowly(self) -> bool:
         """Ask once more, with patience: one late answer is not a server that is down."""

@@ -55,6 +55,7 @@ TAGS = [
     {"name": "events", "description": "What customers did"},
     {"name": "items", "description": "The catalogue"},
     {"name": "users", "description": "What is known of a person"},
+    {"name": "recalls", "description": "What must be gone from everything"},
     {"name": "me", "description": "What customers do for themselves, with a customer token"},
     {"name": "models", "description": "Which model serves"},
     {"name": "operation", "description": "For orchestrators and monitoring; no key needed"},
@@ -97,13 +98,39 @@ def responses(
         }
     }
     _EXAMPLES.append(example)
-    for code in errors:
-        found[code] = {
+    return found | problems(*errors)
+
+
+def problems(*errors: int) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` of a route for its errors."""
+    return {
+        code: {
             "description": DESCRIPTIONS[code],
             "headers": _HEADERS,
             "content": {MEDIA_TYPE: {"schema": _reference(Problem), "example": _problem(code)}},
         }
-    return found
+        for code in errors
+    }
+
+
+def lines_of(description: str, example: str) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` of a route that answers one JSON object a line.
+
+    Parameters
+    ----------
+    description : str
+        What a line is.
+    example : str
+        One such line.
+    """
+    content = {"schema": {"type": "string"}, "example": f"{example}\n"}
+    return {
+        200: {
+            "description": description,
+            "headers": _HEADERS,
+            "content": {"application/x-ndjson": content},
+        }
+    }
 
 
 def _problem(code: int) -> dict[str, Any]:
