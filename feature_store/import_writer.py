@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from feature_store import keys, scripts
 from feature_store.errors import StoreUnavailableError
-from feature_store.facts import fact_codes
+from feature_store.facts import fact_frame
 from feature_store.merging import Merger
 from feature_store.row_store import RowStore
 from feature_store.script_runner import ScriptRunner
@@ -55,7 +55,7 @@ class ImportWriter:
             A person is given the events of one import once, however often this is called.
         events : DataFrame
             Distinct events: ``user_id``, ``anonymous_id``, ``item_id``, ``type`` (str),
-            ``timestamp`` and, where there are ratings, ``extra`` (JSON with their ``value``).
+            ``timestamp`` and, where there is feedback, ``extra`` (JSON with what was said).
         progress : callable
             Called with the number of people done and the number of all.
 
@@ -64,7 +64,7 @@ class ImportWriter:
         StoreUnavailableError
             If the server does not answer; call again.
         """
-        frame = await self._rows_frame(events)
+        frame = await self._facts(events)
         n_people = frame["person"].n_unique()
         people = fold_frame(frame)
         done = 0
@@ -86,23 +86,10 @@ class ImportWriter:
                 pipeline.delete(name)
             await pipeline.execute()
 
-    async def _rows_frame(self, events: pl.DataFrame) -> pl.DataFrame:
-        """Return the frame that ``state.fold_frame`` reads."""
-        events = events.filter(pl.col("item_id").is_not_null())
-        item_ids = events["item_id"].unique(maintain_order=True).to_list()
+    async def _facts(self, events: pl.DataFrame) -> pl.DataFrame:
+        item_ids = events["item_id"].drop_nulls().unique(maintain_order=True).to_list()
         rows = await self._rows.rows_of(item_ids)
-        row_of = pl.DataFrame(
-            {"item_id": item_ids, "row": rows}, {"item_id": str, "row": pl.UInt32}
-        )
-        return events.join(row_of, on="item_id").select(
-            pl.when(pl.col("user_id").is_not_null())
-            .then("u:" + pl.col("user_id"))
-            .otherwise("a:" + pl.col("anonymous_id"))
-            .alias("person"),
-            "row",
-            fact_codes(events.columns),
-            (pl.col("timestamp").dt.epoch("ms") // 1000).cast(pl.UInt32).alias("t_s"),
-        )
+        return fact_frame(events, dict(zip(item_ids, rows, strict=True)))
 
     async def _add_states(
         self, import_id: str, people: list[tuple[str, UserState]]

@@ -134,6 +134,14 @@ ITEM_EVENTS = frozenset(
 )
 """The types that say something about one item, and so need an ``item_id``."""
 
+FEEDBACK_EVENTS = frozenset({EventType.SURVEY, EventType.COMPLAINT, EventType.RATING})
+"""The types that say what a person thinks of the shop (``feature_store/feedback.py``)."""
+
+SURVEY_SCALES: dict[str, tuple[int, int]] = {"nps": (0, 10), "csat": (1, 5), "ces": (1, 7)}
+"""The lowest and the highest score of each instrument, whole numbers between them."""
+RATING_SCALE = (1.0, 5.0)
+"""The lowest and the highest value of a rating."""
+
 
 class Money(Frozen):
     """An amount in a currency; a decimal, never a float."""
@@ -178,7 +186,23 @@ class Event(Frozen):
             raise ValueError("an event needs a user_id or an anonymous_id")
         if self.type in ITEM_EVENTS and self.item_id is None:
             raise ValueError(f"an event of type {self.type.value} needs an item_id")
+        if wrong := self._bad_feedback():
+            raise ValueError(wrong)
         return self
+
+    def _bad_feedback(self) -> str | None:
+        """Say why a survey or a rating cannot be understood."""
+        if self.type is EventType.RATING and self.value is not None:
+            lowest, highest = RATING_SCALE
+            if not lowest <= self.value <= highest:
+                return f"the value of a rating is from {lowest:g} to {highest:g}"
+        if self.type is EventType.SURVEY:
+            if self.instrument is None:
+                return f"a survey needs an instrument: {', '.join(SURVEY_SCALES)}"
+            low, high = SURVEY_SCALES[self.instrument]
+            if self.score is None or self.score not in range(low, high + 1):
+                return f"a survey by {self.instrument} needs a whole score from {low} to {high}"
+        return None
 
     @property
     def fact_code(self) -> int:

@@ -6,6 +6,9 @@ commutative and associative, so a state equals a recomputation from the log in a
 
 A state is stored in two packed values. ``hot`` holds the 256 newest distinct items and the session,
 and is all that a page reads; ``rest`` holds everything older and is read by writes only.
+
+What a person says of the shop rather than of an item is a fact too, of a *pseudo row* at the top of
+the range (``feature_store/feedback.py`` says which). Pseudo rows are few, so they are always hot.
 """
 
 import struct
@@ -17,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from feature_store.schema import EVENT_TYPE_CODES, ITEM_EVENTS
+from feature_store.schema import EVENT_TYPE_CODES, FEEDBACK_EVENTS, ITEM_EVENTS
 
+FIRST_PSEUDO_ROW = 0xFFFF_0000
+"""No item has this catalogue row or a later one."""
 HOT_ITEMS = 256
 SESSION_EVENTS = 50
 FORMAT_VERSION = 1
@@ -27,7 +32,7 @@ U32 = npt.NDArray[np.uint32]
 U8 = npt.NDArray[np.uint8]
 
 _HEADER = struct.Struct("<BxHI")
-FOLDED_CODES = frozenset(EVENT_TYPE_CODES[kind] for kind in ITEM_EVENTS)
+FOLDED_CODES = frozenset(EVENT_TYPE_CODES[kind] for kind in ITEM_EVENTS | FEEDBACK_EVENTS)
 """Codes of the event types that change a state; others live in the log only."""
 
 
@@ -38,7 +43,7 @@ class UserState:
     Parameters
     ----------
     rows : ndarray of uint32, shape (n,)
-        Catalogue rows, sorted; with `types` they are the unique key of a fact.
+        Catalogue rows and pseudo rows, sorted; with `types` they are the unique key of a fact.
     types : ndarray of uint8, shape (n,)
         Event type codes (``schema.EVENT_TYPE_CODES``).
     counts : ndarray of uint32, shape (n,)
@@ -46,7 +51,7 @@ class UserState:
     first_s, last_s : ndarray of uint32, shape (n,)
         Time of the first and the last of them, in seconds since 1970.
     session_rows, session_types, session_s : ndarray, shape (m,)
-        The newest single events, newest first; m is at most 50.
+        The newest single events about items, newest first; m is at most 50.
     """
 
     rows: U32
@@ -63,6 +68,14 @@ class UserState:
 
     def __hash__(self) -> int:
         return hash(pack(self))
+
+    @property
+    def n_item_facts(self) -> int:
+        """How many of the facts are about items: the first so many; the others are pseudo rows."""
+        n = len(self.rows)
+        if n and self.rows[-1] >= FIRST_PSEUDO_ROW:
+            return int(np.searchsorted(self.rows, FIRST_PSEUDO_ROW))
+        return n
 
 
 _IS_FOLDED = np.isin(np.arange(256), sorted(FOLDED_CODES))
@@ -128,10 +141,24 @@ def fold(state: UserState, rows: U32, types: U8, times_s: U32) -> UserState:
     if len(rows) == 0:
         return state
     ones = np.ones(len(rows), dtype=np.uint32)
-    return add(state, _summed((rows, types, ones, times_s, times_s, rows, types, times_s)))
+    about = rows < FIRST_PSEUDO_ROW
+    session = (rows[about], types[about], times_s[about])
+    return add(state, _summed((rows, types, ones, times_s, times_s, *session)))
 
 
-def _facts(state: UserState, chosen: npt.NDArray[np.bool_]) -> tuple[U32, U8, U32, U32, U32]:
+def items_of(state: UserState) -> UserState:
+    """Return a state without its pseudo rows."""
+    n = state.n_item_facts
+    if n == len(state.rows):
+        return state
+    return UserState(
+        *_facts(state, slice(n)), state.session_rows, state.session_types, state.session_s
+    )
+
+
+def _facts(
+    state: UserState, chosen: npt.NDArray[np.bool_] | slice
+) -> tuple[U32, U8, U32, U32, U32]:
     return (
         state.rows[chosen],
         state.types[chosen],
@@ -147,18 +174,21 @@ def split(state: UserState) -> tuple[UserState, UserState]:
     Returns
     -------
     hot : UserState
-        All facts of the 256 items with the newest last event, and the session.
+        All facts of the 256 items with the newest last event and of pseudo rows, and the session.
     rest : UserState
         The facts of every other item, without a session.
     """
-    starts = np.flatnonzero(np.concatenate(([True], state.rows[1:] != state.rows[:-1])))
-    if len(state.rows) == 0 or len(starts) <= HOT_ITEMS:
+    n = state.n_item_facts
+    rows = state.rows[:n]
+    starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
+    if n == 0 or len(starts) <= HOT_ITEMS:
         return state, EMPTY_STATE
-    newest_s = np.maximum.reduceat(state.last_s, starts)
+    newest_s = np.maximum.reduceat(state.last_s[:n], starts)
     by_age = np.lexsort((starts, _LAST_SECOND - newest_s))
     item_is_hot = np.zeros(len(starts), dtype=bool)
     item_is_hot[by_age[:HOT_ITEMS]] = True
-    is_hot = np.repeat(item_is_hot, np.diff(starts, append=len(state.rows)))
+    is_hot = np.ones(len(state.rows), dtype=bool)
+    is_hot[:n] = np.repeat(item_is_hot, np.diff(starts, append=n))
     hot = UserState(
         *_facts(state, is_hot), state.session_rows, state.session_types, state.session_s
     )
@@ -248,8 +278,8 @@ def fold_frame(events: pl.DataFrame) -> Iterator[tuple[str, UserState]]:
     Parameters
     ----------
     events : DataFrame
-        Distinct events: ``person`` (str), ``row`` (u32, catalogue row), ``type`` (u8, code) and
-        ``t_s`` (u32, seconds since 1970), in any order.
+        Facts of distinct events (``facts.fact_frame``): ``person`` (str), ``row`` (u32, catalogue
+        or pseudo row), ``type`` (u8, code) and ``t_s`` (u32, seconds since 1970), in any order.
 
     Yields
     ------
@@ -268,13 +298,14 @@ def fold_frame(events: pl.DataFrame) -> Iterator[tuple[str, UserState]]:
         .sort("person", "row", "type")
     )
     newest = (
-        events.select("person", "row", "type", "t_s")
+        events.filter(pl.col("row") < FIRST_PSEUDO_ROW)
+        .select("person", "row", "type", "t_s")
         .sort("person", "t_s", "type", "row", descending=[False, True, False, False])
         .group_by("person", maintain_order=True)
         .head(SESSION_EVENTS)
     )
-    persons, facts_at = _runs(facts)
-    _, newest_at = _runs(newest)
+    persons = facts["person"].unique(maintain_order=True)
+    facts_at, newest_at = _starts(facts, persons), _starts(newest, persons)
     fact_columns = [
         facts[name].to_numpy() for name in ("row", "type", "count", "first_s", "last_s")
     ]
@@ -291,8 +322,13 @@ def fold_frame(events: pl.DataFrame) -> Iterator[tuple[str, UserState]]:
         )
 
 
-def _runs(frame: pl.DataFrame) -> tuple[list[str], list[int]]:
-    """Return the persons of a frame sorted by person, and where the rows of each begin."""
-    runs = frame.group_by("person", maintain_order=True).len()
-    ends = runs["len"].cum_sum().to_list()
-    return runs["person"].to_list(), [0, *ends]
+def _starts(frame: pl.DataFrame, persons: pl.Series) -> list[int]:
+    """Return where the rows of each person begin in a frame sorted by person, and its height."""
+    counted = frame.group_by("person", maintain_order=True).len()
+    ends = (
+        persons.to_frame()
+        .join(counted, on="person", how="left", maintain_order="left")
+        .select(pl.col("len").fill_null(0).cum_sum())
+        .to_series()
+    )
+    return [0, *ends.to_list()]

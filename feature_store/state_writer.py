@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from feature_store import keys, scripts
 from feature_store.errors import OverloadedError, StoreUnavailableError
+from feature_store.facts import facts_of
 from feature_store.merging import Merger, linked_digest
 from feature_store.row_store import RowStore
 from feature_store.schema import (
@@ -188,12 +189,17 @@ class StateWriter:
     def _append_call(
         self, delivery: _Delivery, hot: bytes | None, rest: bytes | None, today: int
     ) -> tuple[_Delivery, list[str], list[bytes | str | int]]:
-        about_items = [(event, row) for event, row in delivery.events if row is not None]
+        facts = [
+            (*fact, int(event.timestamp.timestamp()))
+            for event, row in delivery.events
+            for fact in facts_of(event, row)
+        ]
+        rows, types, times_s = zip(*facts, strict=True) if facts else ((), (), ())
         state = fold(
             join(unpack(hot), unpack(rest)),
-            np.array([row for _, row in about_items], dtype=np.uint32),
-            np.array([event.fact_code for event, _ in about_items], dtype=np.uint8),
-            np.array([int(event.timestamp.timestamp()) for event, _ in about_items], np.uint32),
+            np.array(rows, dtype=np.uint32),
+            np.array(types, dtype=np.uint8),
+            np.array(times_s, dtype=np.uint32),
         )
         new_hot, new_rest = split(state)
         arguments: list[bytes | str | int] = [

@@ -116,7 +116,7 @@ def recommend(
     """
     placement = snapshot.site.placements[request.placement]
     limit = request.limit or placement.limit
-    personal = preferences.personalization and len(state.rows) > 0
+    personal = preferences.personalization and state.n_item_facts > 0
     history = read_history(state if personal else EMPTY_STATE, snapshot.catalogue.n_rows, now_s)
     about = snapshot.catalogue.rows(request.item_ids) if request.item_ids else _NO_ROWS
     query = Query(snapshot, history, about[about >= 0], now_s)

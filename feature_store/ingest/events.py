@@ -10,6 +10,7 @@ import orjson
 import polars as pl
 
 from feature_store.event_log import EVENT_LOG_SCHEMA
+from feature_store.ingest.feedback import refuse_bad_feedback
 from feature_store.ingest.mapping import plain
 from feature_store.ingest.refusals import Refusals
 from feature_store.ingest.table import Batch, Reject
@@ -118,6 +119,7 @@ def normalise(batch: Batch, mapping: Mapping[str, str], options: EventOptions) -
     columns["timestamp"] = _times(raw, options, refusals)
     key_numbers = _amounts(raw, columns, options, refusals)
     _labels(raw, columns, options, refusals)
+    refuse_bad_feedback(raw, columns["type"], refusals)
     columns["extra"] = _extra(raw, height)
     columns["trust"] = pl.Series("trust", ["server"]).new_from_index(0, height)
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from feature_store.catalogue import Catalogue
 from feature_store.errors import NotFoundError
 from feature_store.schema import EVENT_TYPE_CODES, format_time, person_of
-from feature_store.state import UserState
+from feature_store.state import UserState, items_of
 from recsvc.api.http import AnyWorker, PathId, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import MergeBody, MergeDone, UserDocument
@@ -46,7 +46,7 @@ async def get_user(worker: AnyWorker, user_id: PathId) -> dict[str, Any]:
     """Return counts, times and the newest events; 404 for somebody never seen."""
     person = person_of(user_id, None)
     assert person is not None
-    state = await worker.store.load_state(person)
+    state = items_of(await worker.store.load_state(person))
     if len(state.rows) == 0:
         raise NotFoundError(f"nothing is known of the user {user_id!r}")
     # Asked after the state, so that the catalogue knows every item in it.

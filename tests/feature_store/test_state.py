@@ -3,12 +3,13 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.schema import EVENT_TYPE_CODES, EventType
 from feature_store.state import (
     EMPTY_STATE,
+    FIRST_PSEUDO_ROW,
     FOLDED_CODES,
     HOT_ITEMS,
     SESSION_EVENTS,
@@ -17,6 +18,7 @@ from feature_store.state import (
     fold,
     fold_frame,
     hot_of,
+    items_of,
     join,
     pack,
     split,
@@ -26,7 +28,7 @@ from feature_store.state import (
 EventTuple = tuple[int, int, int]
 events_strategy = st.lists(
     st.tuples(
-        st.integers(0, 700),
+        st.integers(0, 700) | st.integers(FIRST_PSEUDO_ROW, FIRST_PSEUDO_ROW + 300),
         st.sampled_from(list(EVENT_TYPE_CODES.values())),
         st.integers(0, 2**32 - 1),
     ),
@@ -74,9 +76,11 @@ def test_facts_are_what_a_plain_count_says(events: list[EventTuple]) -> None:
         (row, kind, len(times), min(times), max(times))
         for (row, kind), times in sorted(expected.items())
     ] == list(facts)
-    newest = sorted(((-time_s, kind, row) for row, kind, time_s in events if kind in FOLDED_CODES))[
-        :SESSION_EVENTS
-    ]
+    newest = sorted(
+        (-time_s, kind, row)
+        for row, kind, time_s in events
+        if kind in FOLDED_CODES and row < FIRST_PSEUDO_ROW
+    )[:SESSION_EVENTS]
     session = zip(
         state.session_s.tolist(),
         state.session_types.tolist(),
@@ -91,13 +95,15 @@ def test_hot_and_rest_are_a_partition_by_age(events: list[EventTuple]) -> None:
     state = folded(events)
     hot, rest = split(state)
     assert join(hot, rest) == state
-    assert len(set(hot.rows.tolist())) <= HOT_ITEMS
+    hot_items = set(items_of(hot).rows.tolist())
+    assert len(hot_items) <= HOT_ITEMS
     assert not set(hot.rows.tolist()) & set(rest.rows.tolist())
+    assert hot.n_item_facts == len(items_of(hot).rows)
+    assert rest.n_item_facts == len(rest.rows)
     if len(rest.rows):
+        assert len(hot_items) == HOT_ITEMS
         newest_of_rest = max(rest.last_s.tolist())
-        oldest_of_hot = min(
-            max(hot.last_s[hot.rows == row].tolist()) for row in set(hot.rows.tolist())
-        )
+        oldest_of_hot = min(max(hot.last_s[hot.rows == row].tolist()) for row in hot_items)
         assert newest_of_rest <= oldest_of_hot
 
 
@@ -119,6 +125,7 @@ def test_packing_is_exact(events: list[EventTuple]) -> None:
     assert pack(unpack(pack(state))) == pack(state)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["u:a", "u:b", "a:ü"]), events_strategy))
 def test_the_batched_fold_equals_the_single_one(people: dict[str, list[EventTuple]]) -> None:
     rows = [(person, *event) for person, events in people.items() for event in events]

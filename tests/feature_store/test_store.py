@@ -12,7 +12,7 @@ from feature_store import keys
 from feature_store.embedded import EmbeddedServer
 from feature_store.errors import StoreUnavailableError
 from feature_store.schema import EVENT_TYPE_CODES, Event, EventType, ItemId, Preferences
-from feature_store.state import pack
+from feature_store.state import items_of, pack
 from feature_store.store import Store
 
 
@@ -184,4 +184,4 @@ async def test_a_rating_says_what_it_means_live_and_imported(
     await store.imports.apply("one", frame, lambda *_: None)
     states = [await store.load_state(person) for person in ("u:ann", "u:bob")]
     assert states[0] == states[1]
-    assert states[0].types.tolist() == [EVENT_TYPE_CODES[kind]]
+    assert items_of(states[0]).types.tolist() == [EVENT_TYPE_CODES[kind]]
