@@ -1,0 +1,1 @@
+"""What training computes of each customer: recency, frequency, money, stage, forecast, tastes."""
