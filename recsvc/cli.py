@@ -14,6 +14,7 @@ import typer
 from recsvc.commands.data_app import data_app
 from recsvc.commands.exits import choose_data_dir, one_thread_each, run, settings
 from recsvc.commands.import_app import import_app
+from recsvc.commands.keys_app import keys_app
 from recsvc.commands.options import Format, Json, Map, Timezone, Version
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models_app = typer.Typer(help="See the models, and choose which one serves.", no_args_is_help=True)
-keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 app.add_typer(data_app)
 app.add_typer(models_app, name="models")
@@ -288,44 +288,6 @@ def models_resume() -> None:
     from recsvc.commands import models
 
     models.resume(settings())
-
-
-@keys_app.command("create")
-def keys_create(
-    name: Annotated[str, typer.Option(help="Whose key it is.")],
-    scope: Annotated[
-        list[str], typer.Option(help="What it may do; repeat it, or `all`. E.g. recs:read.")
-    ],
-    as_json: Json = False,
-) -> None:
-    """Make an API key. It is shown once, and only its HMAC is kept.
-
-    \b
-    Examples:
-      recsvc keys create --name shop --scope recs:read --scope events:write
-      recsvc keys create --name admin --scope all
-    """  # noqa: D301
-    from recsvc.commands import api_keys
-
-    api_keys.create(settings(), name, scope, as_json=as_json)
-
-
-@keys_app.command("list")
-def keys_list(as_json: Json = False) -> None:
-    """List the keys; never the keys themselves."""
-    from recsvc.commands import api_keys
-
-    api_keys.show_list(settings(), as_json=as_json)
-
-
-@keys_app.command("revoke")
-def keys_revoke(
-    key_id: Annotated[str, typer.Argument(help="An id from `recsvc keys list`.")],
-) -> None:
-    """Revoke a key, in every worker within 5 seconds."""
-    from recsvc.commands import api_keys
-
-    api_keys.revoke(settings(), key_id)
 
 
 @app.command()

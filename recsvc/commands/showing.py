@@ -12,10 +12,11 @@ import polars as pl
 from feature_store.catalogue_files import CatalogueFiles
 from feature_store.errors import RecsvcError
 from feature_store.event_log import EventLog
+from feature_store.key_store import KeyRecord
 from feature_store.registry import ModelRegistry
 from feature_store.store import Store
 from recsvc.auth import digest_of, load_secret
-from recsvc.commands.api_keys import make_key
+from recsvc.commands.api_keys import make_key, store_record
 from recsvc.commands.output import say, stdout, table
 from recsvc.commands.session import with_store
 from recsvc.settings import Settings
@@ -40,7 +41,7 @@ class Greeting:
         self._settings = settings
         self._path = settings.data_dir / "demo.json"
         self._path.unlink(missing_ok=True)
-        self._key = self._admin_key()
+        self._key = self._kept_key("demo.key", ["all"], ())
         self._user_ids = example_users(EventLog(settings.data_dir))
 
     def __enter__(self) -> Self:
@@ -49,33 +50,40 @@ class Greeting:
     def __exit__(self, *_: object) -> None:
         self._path.unlink(missing_ok=True)
 
-    def _admin_key(self) -> str:
+    def _kept_key(self, file: str, scopes: list[str], origins: tuple[str, ...]) -> str:
         """Return the key of the last time if it is still good, else a new one."""
-        kept = self._settings.data_dir / "demo.key"
+        kept = self._settings.data_dir / file
         known = kept.read_text().strip() if kept.exists() else ""
-        if known and self._is_good(known):
+        record = self._good_record(known) if known else None
+        if record is not None:
+            if record.origins != origins:  # another port than the last time
+                moved = record.model_copy(update={"origins": origins})
+                store_record(self._settings, moved)
             return known
-        key = make_key(self._settings, "demo admin", ["all"])[0]
+        name = "demo page" if origins else "demo admin"
+        key = make_key(self._settings, name, scopes, public=bool(origins), origins=origins)[0]
         kept.touch(mode=0o600)
         kept.write_text(key + "\n")
         return key
 
-    def _is_good(self, key: str) -> bool:
+    def _good_record(self, key: str) -> KeyRecord | None:
         digest = digest_of(load_secret(self._settings), key.encode()).hex()
 
-        async def found(store: Store) -> bool:
-            return any(
-                hmac.compare_digest(record.digest, digest) and record.revoked_at is None
-                for record in await store.keys.all()
-            )
+        async def found(store: Store) -> KeyRecord | None:
+            for record in await store.keys.all():
+                if hmac.compare_digest(record.digest, digest) and record.revoked_at is None:
+                    return record
+            return None
 
         return with_store(self._settings, found)
 
     def show(self, base_url: str) -> None:
         """Write ``demo.json`` and say how to go on."""
+        port = urllib.parse.urlsplit(base_url).port
+        pages = tuple(f"http://{host}:{port}" for host in ("127.0.0.1", "localhost"))
         document = {
             "base_url": base_url,
-            "keys": {"admin": self._key, "public": None},
+            "keys": {"admin": self._key, "public": self._kept_key("demo.public.key", [], pages)},
             "user_ids": self._user_ids,
             "model_version": ModelRegistry(self._settings.models_dir).current(),
         }
