@@ -14,8 +14,11 @@ import orjson
 from feature_store.documents import SiteDocuments
 from feature_store.errors import ArtifactError
 from feature_store.files import write_atomically
+from recsvc.needs import NO_NEEDS, Needs, needs_of_pages
 from recsvc.placements import BUILT_IN, Placement
 from recsvc.recalls import Recall, recalls_of
+from recsvc.segments import BUILT_IN as BUILT_IN_SEGMENTS
+from recsvc.segments import Segment, read_segments
 
 FILE = "site.json"
 PUBLICATION = ("publication", "rules")
@@ -34,16 +37,27 @@ class Site:
         The slots: the built-in ones, and what was made of them.
     recalls : tuple of Recall
         What must be gone from everything.
+    segments : mapping of str to Segment
+        Named conditions over people: those that every shop has, and the site's own.
+    needs : Needs
+        What recommendations must know of a person and a page, because conditions look at it.
     """
 
     documents: SiteDocuments = field(default_factory=SiteDocuments)
     placements: Mapping[str, Placement] = field(default_factory=lambda: BUILT_IN)
     recalls: tuple[Recall, ...] = ()
+    segments: Mapping[str, Segment] = field(default_factory=lambda: BUILT_IN_SEGMENTS)
+    needs: Needs = NO_NEEDS
 
     @property
     def sequence(self) -> int:
         """How many changes of the site are included."""
         return self.documents.sequence
+
+    @property
+    def needs_documents(self) -> bool:
+        """Whether recommendations need a person's profile and computed values."""
+        return self.needs.person
 
     @property
     def rules_version(self) -> int:
@@ -54,7 +68,12 @@ class Site:
 
 def read_site(documents: SiteDocuments) -> Site:
     """Return the site that its documents describe."""
-    return Site(documents, recalls=tuple(recalls_of(documents)))
+    return Site(
+        documents,
+        recalls=tuple(recalls_of(documents)),
+        segments=read_segments(documents),
+        needs=needs_of_pages(documents),
+    )
 
 
 class SiteFile:

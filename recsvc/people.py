@@ -1,0 +1,159 @@
+"""Persons as conditions see them: one document of what is known, built where somebody needs it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from feature_store.catalogue import Catalogue
+from feature_store.conditions import Scope
+from feature_store.feedback import read_feedback
+from feature_store.schema import Preferences
+from feature_store.store import Store, UserContext
+from recsvc.needs import Needs
+from recsvc.requests import RecommendationRequest
+from recsvc.segments import Segment, segments_of
+
+SLICE = 100
+"""People whose documents are looked at before others get the event loop."""
+
+_USER_PREFIX = "u:"
+_NOTHING: Mapping[str, Any] = {}
+
+
+def person_document(
+    profile: Mapping[str, Any],
+    computed: Mapping[str, Any],
+    feedback: Mapping[str, Any],
+    consent: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return a person as ``user.*`` of conditions reads it.
+
+    Parameters
+    ----------
+    profile : mapping
+        ``feature_store.profile.Profile`` as the store keeps it.
+    computed : mapping
+        What training computed (``docs/customers.md``).
+    feedback : mapping
+        Result of ``feature_store.feedback.read_feedback``.
+    consent : mapping
+        What the person allows, as far as they said.
+    """
+    return {
+        "attributes": profile.get("attributes") or _NOTHING,
+        "loyalty": profile.get("loyalty") or _NOTHING,
+        "computed": computed,
+        "feedback": feedback,
+        "consent": consent,
+    }
+
+
+def document_of(context: UserContext) -> dict[str, Any]:
+    """Return the person of a context that was read with ``documents=True``."""
+    return person_document(
+        orjson.loads(context.profile) if context.profile else _NOTHING,
+        orjson.loads(context.computed) if context.computed else _NOTHING,
+        read_feedback(context.state),
+        consent_of(context.preferences),
+    )
+
+
+def consent_of(preferences: Preferences) -> dict[str, bool]:
+    """Return what a person allows or refuses, without what they were not asked."""
+    said: object = getattr(preferences, "consent", None)
+    if not isinstance(said, BaseModel):
+        return {}
+    return {name: value for name, value in said if isinstance(value, bool)}
+
+
+def scope_of(
+    request: RecommendationRequest,
+    user: Mapping[str, Any],
+    catalogue: Catalogue,
+    segments: Mapping[str, Segment],
+    needs: Needs,
+    now_s: float,
+) -> Scope:
+    """Return what conditions are evaluated on for one request.
+
+    Parameters
+    ----------
+    request : RecommendationRequest
+        The question: its context, and the page it is about.
+    user : mapping
+        The person (`document_of`); empty for nobody, and for whoever refused profiling.
+    catalogue : Catalogue
+        Has the items on the page.
+    segments : mapping of str to Segment
+        Those of the site.
+    needs : Needs
+        What the conditions look at; the rest is left out.
+    now_s : float
+        Seconds since 1970.
+    """
+    return Scope(
+        user=user,
+        segments=segments_of(segments, user, needs.segments) if user else frozenset(),
+        context=request.context,
+        page=page_documents(catalogue, request.item_ids) if needs.page else (),
+        now_s=now_s,
+    )
+
+
+def page_documents(catalogue: Catalogue, item_ids: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """Return the documents of the items on a page; unknown ones have none."""
+    if not item_ids:
+        return ()
+    return tuple(catalogue.item(row) for row in catalogue.rows(item_ids).tolist() if row >= 0)
+
+
+async def scan_users(
+    store: Store, *, feedback: bool = False
+) -> AsyncIterator[list[tuple[str, dict[str, Any]]]]:
+    """Yield every user who has a document, some at a time, as conditions see them.
+
+    Between two slices others get the event loop. Users of whom nothing but events is known, newer
+    than the last training, have no document.
+
+    Parameters
+    ----------
+    store : Store
+        Where they are.
+    feedback : bool
+        Whether to read what they said too, which costs a read of each state.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the server does not answer.
+    """
+    async for batch in store.people.scan():
+        users = [
+            (person.removeprefix(_USER_PREFIX), documents)
+            for person, documents in batch
+            if person.startswith(_USER_PREFIX)
+        ]
+        for start in range(0, len(users), SLICE):
+            part = users[start : start + SLICE]
+            said: list[Mapping[str, Any]] = [_NOTHING] * len(part)
+            if feedback:
+                contexts = await asyncio.gather(
+                    *(store.load_context(_USER_PREFIX + user_id) for user_id, _ in part)
+                )
+                said = [read_feedback(context.state) for context in contexts]
+            yield [
+                (
+                    user_id,
+                    person_document(
+                        documents["profile"] or _NOTHING,
+                        documents["computed"] or _NOTHING,
+                        facts,
+                        (documents["preferences"] or _NOTHING).get("consent") or _NOTHING,
+                    ),
+                )
+                for (user_id, documents), facts in zip(part, said, strict=True)
+            ]
+            await asyncio.sleep(0)
