@@ -7,6 +7,7 @@
 
 from feature_store.conditions.analysis import fields_of, split_equalities
 from feature_store.conditions.condition import Condition
+from feature_store.conditions.masks import ItemTable
 from feature_store.conditions.parsing import MAX_DEPTH, MAX_LEAVES, MAX_VALUES, parse_condition
 from feature_store.conditions.predicates import Predicate, Scope, compile_predicate
 from feature_store.conditions.tree import ConditionError
@@ -33,6 +34,7 @@ __all__ = [
     "USER_FIELDS",
     "Condition",
     "ConditionError",
+    "ItemTable",
     "Predicate",
     "Scope",
     "Vocabulary",

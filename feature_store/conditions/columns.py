@@ -85,7 +85,7 @@ def attribute_test(leaf: Leaf) -> Callable[[str], bool]:
     name = leaf.field.removeprefix("item.attributes.")
     if leaf.op == "exists":
         wanted = leaf.value
-        return lambda text: bool(values_in(orjson.loads(text).get(name), Kind.ANY)) is wanted
+        return lambda text: bool(values_in(orjson.loads(text).get(name), leaf.kind)) is wanted
     test, opposite = value_test(leaf), leaf.op in OPPOSITES
     return lambda text: (
         any(map(test, values_in(orjson.loads(text).get(name), leaf.kind))) is not opposite

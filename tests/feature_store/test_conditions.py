@@ -14,6 +14,7 @@ from feature_store.conditions import (
     PEOPLE,
     Condition,
     ConditionError,
+    ItemTable,
     Scope,
     Vocabulary,
     compile_predicate,
@@ -128,6 +129,8 @@ def test_columns_and_documents_agree(documents: list[dict[str, Any]], tree: dict
     holds = compile_predicate(condition)
     by_column = catalogue.mask(condition.key, condition.expression()).tolist()
     assert by_column == [holds(Scope(item=catalogue.item(row))) for row in range(len(documents))]
+    for table in (ItemTable(catalogue.frame), ItemTable(catalogue.frame, catalogue.rows)):
+        assert table.mask(condition).tolist() == by_column
 
 
 @settings(deadline=None)
@@ -139,6 +142,38 @@ def test_not_is_the_opposite_and_missing_is_no(
     one, other = parse_condition(leaf), parse_condition({"not": leaf})
     seen = [catalogue.mask(each.key, each.expression()).tolist() for each in (one, other)]
     assert all(yes != no for yes, no in zip(*seen, strict=True))
+
+
+DECLARED = Vocabulary(item_attributes={"n": float, "t": datetime, "s": list, "b": bool, "x": str})
+DOCUMENTS: list[dict[str, Any]] = [
+    {"attributes": {"n": 3, "t": "2026-01-01T00:00:00Z", "s": ["a", "b"], "b": True, "x": "y"}},
+    {"attributes": {"n": True, "t": "soon", "s": "a", "b": 1, "x": ["y"]}},
+    {"attributes": {"n": {"amount": "2.5"}, "t": 5, "s": [1], "x": None}},
+    {},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "op", "value", "expected"),
+    [
+        ("n", "gte", 2.5, [True, False, True, False]),
+        ("t", "lt", "2026-01-01T02:00:00+01:00", [True, False, False, False]),
+        ("t", "eq", "2026-01-01T00:00:00Z", [True, False, False, False]),
+        ("s", "contains", "a", [True, True, False, False]),
+        ("b", "ne", True, [False, True, True, True]),
+        ("x", "in", ["y"], [True, True, False, False]),
+        ("n", "exists", False, [False, True, False, True]),
+    ],
+)
+def test_declared_attributes_have_values_of_their_type_alone(
+    name: str, op: str, value: Any, expected: list[bool]
+) -> None:
+    tree = {"field": f"item.attributes.{name}", "op": op, "value": value}
+    condition, catalogue = parse_condition(tree, DECLARED), build(DOCUMENTS)
+    assert catalogue.mask(condition.key, condition.expression()).tolist() == expected
+    assert ItemTable(catalogue.frame).mask(condition).tolist() == expected
+    holds = compile_predicate(condition)
+    assert [holds(Scope(item=catalogue.item(row))) for row in range(4)] == expected
 
 
 # --- what each operator means --------------------------------------------------------------------
