@@ -101,7 +101,8 @@ class Worker:
         self.admission = Admission(settings, metrics)
         self._archiver = Archiver(self.store.streams, EventLog(settings.data_dir))
         self.reached_at_s = -inf
-        self.lease_until_s = -inf
+        # Without a lease there is nothing that could have ended.
+        self.lease_until_s = -inf if settings.recall_lease_s else inf
         self._reachable: bool | None = None
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._preferences: dict[str, Preferences] = {}

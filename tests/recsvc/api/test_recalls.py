@@ -15,6 +15,7 @@ import pytest
 
 from feature_store.embedded import EmbeddedServer
 from recsvc.placements import BUILT_IN
+from recsvc.snapshot import SnapshotHolder
 from tests.recsvc.api.service import Service, assert_problem, event, ids_of, make_shop
 from tests.recsvc.shop import item_ids
 
@@ -30,8 +31,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         with (
             Service(shop, redis_url=server.url, recall_lease_s=3) as one,
             Service(shop, redis_url=server.url, recall_lease_s=3) as other,
+            one.client() as here,
+            other.client() as there,
         ):
-            yield one.client(), other.client(), other, server
+            yield here, there, other, server
 
 
 def put(client: httpx.Client, name: str, **body: Any) -> dict[str, Any]:
@@ -147,31 +150,34 @@ def test_a_recall_that_is_wrong_is_refused(pair: Pair, body: dict[str, Any]) -> 
 def test_a_worker_that_starts_late_or_without_the_store_never_shows_it(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path / "server", fsync="everysec") as server:
         shop = make_shop(tmp_path / "data", server.url)
-        with Service(shop, redis_url=server.url) as first:
-            put(first.client(), "late", item_ids=item_ids(4))
-        with Service(shop, redis_url=server.url) as second:
-            assert not set(item_ids(4)) & set(shown(second.client()))
+        with Service(shop, redis_url=server.url) as first, first.client() as client:
+            put(client, "late", item_ids=item_ids(4))
+        with Service(shop, redis_url=server.url) as second, second.client() as client:
+            assert not set(item_ids(4)) & set(shown(client))
     # Without a lease a worker may start while the store is down: it knows the recall from its disk.
     folder = tmp_path / "server"
     with (
         EmbeddedServer(folder, fsync="everysec") as server,
         Service(shop, redis_url=server.url, recall_lease_s=0, workers=2) as third,
+        third.client() as client,
     ):
         server.stop()
-        _replace_workers(third)
-        assert not set(item_ids(4)) & set(shown(third.client()))
+        _replace_workers(third, client)
+        assert client.get("/readyz").status_code == 200
+        recalled = SnapshotHolder(shop.data_dir).current.recalled
+        assert recalled is not None
+        assert recalled.nonzero()[0].tolist() == [0, 1, 2, 3]
         (shop.data_dir / "site.json").unlink()
-        _replace_workers(third)
-        assert third.client(None).get("/readyz").status_code == 503
-        assert_problem(third.client().get("/v1/recommendations"), 503)
+        _replace_workers(third, client)
+        assert client.get("/readyz").status_code == 503
+        assert_problem(client.get("/v1/recommendations"), 503)
 
 
-def _replace_workers(service: Service) -> None:
+def _replace_workers(service: Service, client: httpx.Client) -> None:
     """Kill the workers, and wait until others answer."""
     before = set(_descendants(service.process.pid))
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    client = service.client(None)
     for _ in range(300):
         time.sleep(0.1)
         with contextlib.suppress(httpx.HTTPError):
