@@ -23,10 +23,12 @@ import polars as pl
 from feature_store.schema import RATING_SCALE, SURVEY_SCALES, Event, EventType, format_time
 from feature_store.state import FIRST_PSEUDO_ROW, UserState
 
-_STEPS = 64
-_INSTRUMENTS: Final = {"nps": 0, "csat": 1, "ces": 2, "rating": 3, "complaint": 4}
+STEPS = 64
+"""Pseudo rows of one instrument, one for each step of its scale."""
+INSTRUMENTS: Final = {"nps": 0, "csat": 1, "ces": 2, "rating": 3, "complaint": 4}
 """Numbers in stored rows: a new one is added at the end."""
-_RATING_STEPS = 10
+RATING_STEPS = 10
+"""Steps of one point of a rating."""
 
 PROMOTERS_FROM, DETRACTORS_UPTO = 9, 6
 """Of answers to the NPS question; the score is the share of promoters less that of detractors."""
@@ -35,7 +37,7 @@ SATISFIED_FROM = 4
 
 
 def _first_row(instrument: str) -> int:
-    return FIRST_PSEUDO_ROW + _STEPS * _INSTRUMENTS[instrument]
+    return FIRST_PSEUDO_ROW + STEPS * INSTRUMENTS[instrument]
 
 
 def feedback_row(event: Event) -> int | None:
@@ -43,7 +45,7 @@ def feedback_row(event: Event) -> int | None:
     if event.type is EventType.SURVEY and event.instrument is not None and event.score is not None:
         return _first_row(event.instrument) + int(event.score)
     if event.type is EventType.RATING and event.value is not None:
-        return _first_row("rating") + int(event.value * _RATING_STEPS + 0.5)
+        return _first_row("rating") + int(event.value * RATING_STEPS + 0.5)
     if event.type is EventType.COMPLAINT:
         return _first_row("complaint")
     return None
@@ -60,7 +62,7 @@ def feedback_rows() -> pl.Expr:
         for name in ("score", "value")
     )
     instrument = extra.str.json_path_match("$.instrument")
-    kind, step = pl.col("type"), (value * _RATING_STEPS + 0.5).floor()
+    kind, step = pl.col("type"), (value * RATING_STEPS + 0.5).floor()
     choices = [
         (kind == EventType.COMPLAINT.value, pl.lit(_first_row("complaint"))),
         (
@@ -99,15 +101,15 @@ def read_feedback(state: UserState) -> dict[str, Any]:
     places = state.rows[first:] - np.uint32(FIRST_PSEUDO_ROW)
     counts, last_s = state.counts[first:].astype(np.int64), state.last_s[first:]
     found: dict[str, Any] = {}
-    for name, number in _INSTRUMENTS.items():
-        mine = places // _STEPS == number
+    for name, number in INSTRUMENTS.items():
+        mine = places // STEPS == number
         if not mine.any():
             continue
-        steps, n, at_s = (places[mine] % _STEPS).astype(np.int64), counts[mine], last_s[mine]
+        steps, n, at_s = (places[mine] % STEPS).astype(np.int64), counts[mine], last_s[mine]
         said: dict[str, Any] = {"count": int(n.sum()), "at": _time(int(at_s.max()))}
         mean = float(steps @ n) / int(n.sum())
         if name == "rating":
-            found["ratings"] = {**said, "mean": round(mean / _RATING_STEPS, 4)}
+            found["ratings"] = {**said, "mean": round(mean / RATING_STEPS, 4)}
         elif name == "complaint":
             found["complaints"] = said
         else:

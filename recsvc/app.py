@@ -8,7 +8,19 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
-from recsvc.api import events, foreign, items, me, models, ops, recalls, recommendations, users
+from recsvc.api import (
+    events,
+    foreign,
+    items,
+    me,
+    models,
+    ops,
+    profiles,
+    recalls,
+    recommendations,
+    reports,
+    users,
+)
 from recsvc.api.cors import Preflights
 from recsvc.api.docs import add_docs
 from recsvc.api.edge import Edge
@@ -22,6 +34,8 @@ RESOURCES = (
     foreign,
     items,
     users,
+    profiles,
+    reports,
     me,
     recalls,
     models,

@@ -56,6 +56,7 @@ TAGS = [
     {"name": "items", "description": "The catalogue"},
     {"name": "users", "description": "What is known of a person"},
     {"name": "recalls", "description": "What must be gone from everything"},
+    {"name": "reports", "description": "What customers said, summed up"},
     {"name": "me", "description": "What customers do for themselves, with a customer token"},
     {"name": "models", "description": "Which model serves"},
     {"name": "operation", "description": "For orchestrators and monitoring; no key needed"},

@@ -172,6 +172,7 @@ def test_every_route_of_the_contract_so_far_is_there(document: dict[str, Any]) -
         ("get", "/v1/items"),
         ("get", "/v1/items/{item_id}"),
         ("get", "/v1/users/{user_id}"),
+        ("get", "/v1/reports/feedback"),
         ("get", "/v1/models"),
         ("post", "/v1/models/{version}/promote"),
         ("post", "/v1/models/rollback"),
