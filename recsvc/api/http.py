@@ -144,11 +144,16 @@ def secured(
 
     async def check(request: Request) -> Principal:
         principal = await principal_of(request)
+        origin = request.headers.get("origin")
+        if origin is not None and principal.kind != "server" and origin not in principal.origins:
+            # It may have been bound to this page a moment ago.
+            await worker_of(request).auth.welcomes(origin)
+            principal = await principal_of(request)
         if principal.kind not in kinds:
             raise ForbiddenError(_refusal(principal))
         if scopes and not principal.scopes.intersection(scopes):
             require(principal, scopes[0])
-        check_origin(principal, request.headers.get("origin"))
+        check_origin(principal, origin)
         request.scope["recsvc.principal"] = principal
         return principal
 
