@@ -33,9 +33,8 @@ def _leaf(leaf: Leaf) -> pl.Expr:
         raise ValueError(f"{leaf.field} is not a field of an item")
     if name.startswith("attributes."):
         test = attribute_test(leaf)
-        return pl.col("attributes").map_batches(
-            lambda texts: _by_distinct(texts, test), return_dtype=pl.Boolean
-        )
+        column = pl.col("attributes").fill_null("{}")
+        return column.map_elements(test, return_dtype=pl.Boolean)
     if leaf.op in OPPOSITES:
         opposite = Leaf(leaf.field, OPPOSITES[leaf.op], leaf.value, leaf.kind)
         return ~_leaf(opposite)
@@ -90,15 +89,3 @@ def attribute_test(leaf: Leaf) -> Callable[[str], bool]:
     return lambda text: (
         any(map(test, values_in(orjson.loads(text).get(name), leaf.kind))) is not opposite
     )
-
-
-def _by_distinct(texts: pl.Series, test: Callable[[str], bool]) -> pl.Series:
-    """Test each distinct text once: most items share theirs with others."""
-    known: dict[str, bool] = {}
-    found = []
-    for text in texts.fill_null("{}").to_list():
-        answer = known.get(text)
-        if answer is None:
-            answer = known[text] = test(text)
-        found.append(answer)
-    return pl.Series(texts.name, found, dtype=pl.Boolean)

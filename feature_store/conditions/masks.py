@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from feature_store.conditions.columns import expression
 from feature_store.conditions.condition import Condition
@@ -56,7 +54,7 @@ class Coded:
     @classmethod
     def of_lists(cls, codes: I32, lists: Iterable[Sequence[Any]]) -> "Coded":
         """Encode the values of distinct lists; codes of empty ones become -1."""
-        known: dict[Any, int] = {}
+        known: dict[Any, int] = {}  # by type too, for True, 1 and 1.0 are equal for a dict
         values: list[Any] = []
         flat: list[int] = []
         starts: list[int] = []
@@ -66,7 +64,6 @@ class Coded:
             if parts:
                 starts.append(len(flat))
             for part in parts:
-                # True, 1 and 1.0 are equal for a dict, but not for JSON.
                 key = (part.__class__, part) if part.__class__ in _HASHED else orjson.dumps(part)
                 at = known.get(key)
                 if at is None:
@@ -237,24 +234,37 @@ class ItemTable:
         if known is None:
             if leaf.field.startswith(_ATTRIBUTE):
                 self._encode_attributes([key])
-            elif leaf.kind is Kind.PATHS:
-                self._coded[key] = _coded_lists(self.frame["categories"])
             else:
                 codes, values = _dictionary(self.frame[leaf.field.removeprefix("item.")])
-                self._coded[key] = Coded.of_lists(codes, ([value] for value in values))
+                lists = (values_in(value, leaf.kind) for value in values)
+                self._coded[key] = Coded.of_lists(codes, lists)
             known = self._coded[key]
         return known
 
     def _encode_attributes(self, keys: list[tuple[str, Kind]]) -> None:
+        """Read each distinct text once; a value that was seen before costs one lookup."""
         codes, texts = _dictionary(self.frame["attributes"])
-        names = [(field.removeprefix(_ATTRIBUTE), kind) for field, kind in keys]
-        lists: list[list[list[Any]]] = [[] for _ in keys]
-        for text in texts:
+        names = [field.removeprefix(_ATTRIBUTE) for field, _ in keys]
+        known: list[dict[Any, int]] = [{} for _ in keys]
+        raw: list[list[Any]] = [[] for _ in keys]
+        found = np.full((len(keys), len(texts) + 1), -1, dtype=np.int32)
+        for at, text in enumerate(texts):
             document = orjson.loads(text)
-            for (name, kind), found in zip(names, lists, strict=True):
-                found.append(values_in(document.get(name), kind))
-        for key, found in zip(keys, lists, strict=True):
-            self._coded[key] = _shared(Coded.of_lists(codes, found))
+            for place, name in enumerate(names):
+                value = document.get(name)
+                if value is None:
+                    continue
+                kind = value.__class__
+                # True, 1 and 1.0 are equal for a dict, but not for JSON.
+                name_of = value if kind is str else (kind, orjson.dumps(value))
+                code = known[place].get(name_of)
+                if code is None:
+                    code = known[place][name_of] = len(raw[place])
+                    raw[place].append(value)
+                found[place, at] = code
+        for key, values, row in zip(keys, raw, found, strict=True):
+            lists = [values_in(value, key[1]) for value in values]
+            self._coded[key] = Coded.of_lists(row[codes], lists)
 
 
 _MISSING_US = np.iinfo(np.int64).min
@@ -273,33 +283,13 @@ def _compared(column: npt.NDArray[Any], op: str, value: Any) -> Mask:
     return table[op]()
 
 
-def _dictionary(column: pl.Series) -> tuple[I32, list[str]]:
-    """Return codes (-1 for null) and the distinct texts of a column."""
-    if column.is_empty():
-        return np.zeros(0, dtype=np.int32), []
-    encoded = pc.dictionary_encode(column.to_arrow().cast(pa.large_string()))
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    codes: I32 = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-    return codes, encoded.dictionary.to_pylist()
-
-
-def _coded_lists(column: pl.Series) -> Coded:
-    """Encode a column of lists of texts."""
-    groups = pl.DataFrame({"lists": column}).with_row_index("at").group_by("lists").agg("at")
-    codes = np.zeros(len(column), dtype=np.int32)
-    sizes = groups["at"].list.len().to_numpy()
+def _dictionary(column: pl.Series) -> tuple[I32, list[Any]]:
+    """Return codes (-1 for null) and the distinct values of a column of texts or lists."""
+    named = pl.DataFrame({"value": column}).with_row_index("at").filter(column.is_not_null())
+    groups = named.group_by("value").agg("at")
+    codes = np.full(len(column), -1, dtype=np.int32)
     if len(groups):
-        codes[groups["at"].explode(empty_as_null=True).to_numpy()] = np.repeat(
-            np.arange(len(groups), dtype=np.int32), sizes
-        )
-    return Coded.of_lists(codes, (values_in(one, Kind.PATHS) for one in groups["lists"].to_list()))
-
-
-def _shared(coded: Coded) -> Coded:
-    """Give equal lists of one value each the same code: then lookups touch less memory."""
-    if len(coded.flat) != len(coded.starts) or not len(coded.flat):
-        return coded
-    codes = np.append(coded.flat, np.int32(-1))[coded.codes]
-    every = np.arange(len(coded.values), dtype=np.int32)
-    return Coded(codes, coded.values, every, every.astype(np.int64))
+        sizes = groups["at"].list.len().to_numpy()
+        every = np.arange(len(groups), dtype=np.int32)
+        codes[groups["at"].explode(empty_as_null=True).to_numpy()] = np.repeat(every, sizes)
+    return codes, groups["value"].to_list()
