@@ -9,7 +9,7 @@ final name in one rename, so what is there is whole.
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -45,8 +45,14 @@ ARRAYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "repeat_rate": ("float32", ("n",)),
     "repeat_interval_s": ("float32", ("n",)),
     "first_seen_s": ("uint32", ("n",)),
+    "content_tokens": ("uint64", ("v",)),
+    "content_factors": ("float32", ("v", "d")),
+    "content_popularity": ("float32", ("v",)),
 }
-"""Every array of an artifact: dtype and dimensions (``n`` items, ``d`` factors)."""
+"""Every array of an artifact: dtype and dimensions (``n`` items, ``d`` factors, ``v`` tokens)."""
+
+OPTIONAL = frozenset({"content_tokens", "content_factors", "content_popularity"})
+"""Arrays that an artifact may lack: it was made before there were any, and they count as empty."""
 
 
 class Recommender(Protocol):
@@ -89,7 +95,9 @@ class ModelArtifact:
             self.arrays: dict[str, npt.NDArray[Any]] = {
                 name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
                 for name in ARRAYS
+                if name not in OPTIONAL or f"{name}.npy" in self.manifest["files"]
             }
+            self.arrays |= _empty(OPTIONAL - set(self.arrays), self.arrays)
             with pa.memory_map(str(path / ITEMS)) as source:
                 self.item_ids: pa.Array = (
                     ipc.open_file(source).read_all().column("item_id").combine_chunks()
@@ -143,6 +151,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f" format {FORMAT_VERSION}: train again"
         )
     return manifest
+
+
+def _empty(
+    names: Iterable[str], arrays: dict[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return arrays without entries, as wide as the others say."""
+    sizes = {"d": arrays["item_factors"].shape[1]}
+    return {
+        name: np.zeros([sizes.get(dimension, 0) for dimension in shape], dtype=dtype)
+        for name in names
+        for dtype, shape in [ARRAYS[name]]
+    }
 
 
 def _check_shapes(version: str, arrays: dict[str, npt.NDArray[Any]], n_items: int) -> None:
@@ -221,7 +241,7 @@ class ArtifactWriter:
             If an array is missing or of a wrong shape.
         """
         files = sorted(file for file in self.path.iterdir() if file.name != MANIFEST)
-        needed = {ITEMS, *(f"{name}.npy" for name in ARRAYS)}
+        needed = {ITEMS, *(f"{name}.npy" for name in ARRAYS if name not in OPTIONAL)}
         missing = needed - {file.name for file in files}
         if missing:
             raise ArtifactError(f"the model {self.version} lacks {', '.join(sorted(missing))}")

@@ -8,11 +8,14 @@ import numpy.typing as npt
 import polars as pl
 
 from feature_store.artifact import ArtifactWriter
-from feature_store.signals import FEATURES
+from feature_store.schema import PURCHASE_CODE
+from feature_store.signals import FEATURES, WEIGHT_BY_CODE
 from training.config import TrainConfig
 from training.dataset import Interactions, model_items, taste_facts, weight_matrix
 from training.index import BuiltIndex
+from training.items import ItemContent
 from training.models.als import fit_item_factors, regularization_of
+from training.models.content import fit_content, no_content
 from training.models.popularity import fit_popularity
 from training.models.repeat import fit_repeat
 from training.models.similar import fit_similar
@@ -82,8 +85,10 @@ def fit(
     config: TrainConfig,
     now_ms: int,
     *,
+    content: ItemContent | None = None,
     together: bool = True,
     similar: bool = True,
+    newcomers: bool = True,
     stage: str = "fit",
     progress: Progress = silent,
 ) -> Fitted:
@@ -97,6 +102,11 @@ def fit(
         Parameters.
     now_ms : int
         The moment from which ages are counted.
+    content : ItemContent, optional
+        What the catalogue says of the items; without it all of them are products of which nothing
+        else is known.
+    newcomers : bool
+        Whether to compute ``content_*``, by which items without events are placed.
     together, similar : bool
         Whether to compute ``together_*`` and ``similar_*``, which take long and which a trial of
         `home` does not need; without them they have no columns.
@@ -110,8 +120,12 @@ def fit(
     arrays, regularization = _fit_factors(
         interactions, items, config, now_ms, part(progress, stage, 0.0, 0.3)
     )
-    statistics, priors = _fit_statistics(interactions, bought, items, config, now_ms)
+    statistics, priors = _fit_statistics(interactions, bought, items, config, now_ms, content)
     arrays |= statistics
+    learned, ridges = _fit_content(
+        content if newcomers else None, arrays, bought, items, config.seed
+    )
+    arrays |= learned
     arrays |= _fit_together(
         bought,
         len(items),
@@ -126,7 +140,7 @@ def fit(
         config.similar_k if similar else 0,
         part(progress, stage, 0.6, 1.0),
     )
-    document = config.as_manifest() | {"regularization": regularization} | priors
+    document = config.as_manifest() | {"regularization": regularization} | priors | ridges
     progress(stage, 1.0)
     item_ids: list[str] = interactions.item_ids.gather(items).to_list()
     return Fitted(items, item_ids, arrays, now_ms // 1_000, document)
@@ -160,11 +174,14 @@ def _fit_statistics(
     items: npt.NDArray[np.uint32],
     config: TrainConfig,
     now_ms: int,
+    content: ItemContent | None,
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, float]]:
     """Return the arrays that are counted rather than learned, and what unknown items have."""
+    counted = _popular_by(interactions, bought, items, content)
     popularity = fit_popularity(
-        bought["row"].to_numpy(),
-        bought["t_ms"].to_numpy() // 1_000,
+        counted["row"].to_numpy(),
+        counted["t_ms"].to_numpy() // 1_000,
+        weights=counted["weight"].to_numpy(),
         n_items=len(items),
         now_s=now_ms // 1_000,
         half_life_days=config.popularity_half_life_days,
@@ -195,6 +212,61 @@ def _purchases(interactions: Interactions, items: npt.NDArray[np.uint32]) -> pl.
     return bought.select("person", "t_ms", "basket", pl.Series("row", rows))
 
 
+def _popular_by(
+    interactions: Interactions,
+    bought: pl.DataFrame,
+    items: npt.NDArray[np.uint32],
+    content: ItemContent | None,
+) -> pl.DataFrame:
+    """Return what makes items popular: purchases, and looks at what cannot be bought.
+
+    Returns
+    -------
+    DataFrame
+        ``row``, ``t_ms`` and ``weight`` (f32).
+    """
+    counted = bought.select("row", "t_ms", weight=pl.lit(1.0, pl.Float32))
+    if content is None or content.is_product.all() or interactions.purchases.is_empty():
+        return counted
+    looked = interactions.frame.filter(
+        ~pl.Series(content.is_product[interactions.frame["item"].to_numpy()])
+        & pl.col("item").is_in(pl.Series(items, dtype=pl.UInt32).implode())
+        & (pl.col("type") != PURCHASE_CODE)
+    )
+    rows = np.searchsorted(items, looked["item"].to_numpy()).astype(np.int32)
+    weights = WEIGHT_BY_CODE[looked["type"].to_numpy()]
+    return pl.concat(
+        [counted, looked.select(pl.Series("row", rows), "t_ms", pl.Series("weight", weights))]
+    )
+
+
+def _fit_content(
+    content: ItemContent | None,
+    arrays: dict[str, npt.NDArray[Any]],
+    bought: pl.DataFrame,
+    items: npt.NDArray[np.uint32],
+    seed: int,
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Return what tokens say of items, and how strongly that was shrunk."""
+    factors = arrays["item_factors"]
+    if content is None:
+        return no_content(factors.shape[1]).arrays(), {}
+    learned = fit_content(
+        content.tokens_of(items),
+        factors,
+        arrays["popularity_recent"],
+        _buyers(bought, len(items)),
+        seed=seed,
+    )
+    return learned.arrays(), {"content_ridges": list(learned.ridges)}
+
+
+def _buyers(bought: pl.DataFrame, n_items: int) -> npt.NDArray[np.intp]:
+    """Return how many people bought each item."""
+    rows = bought.select("person", "row").unique()["row"].to_numpy()
+    return np.bincount(rows, minlength=n_items)
+
+
 def _first_seen_s(
     interactions: Interactions, items: npt.NDArray[np.uint32]
 ) -> npt.NDArray[np.uint32]:
@@ -221,10 +293,9 @@ def _fit_together(
 def _fit_similar(
     bought: pl.DataFrame, factors: F32, config: TrainConfig, k: int, report: Report
 ) -> dict[str, npt.NDArray[Any]]:
-    buyers = bought.select("person", "row").unique()["row"].to_numpy()
     rows, scores = fit_similar(
         factors,
-        np.bincount(buyers, minlength=len(factors)),
+        _buyers(bought, len(factors)),
         k=k,
         n_threads=config.threads,
         report=report,

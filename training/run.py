@@ -25,6 +25,7 @@ from training.dataset import DAY_MS, Interactions, read_interactions, with_unkno
 from training.evaluate import Evaluation, evaluate
 from training.fit import fit
 from training.gate import Gate, judge
+from training.items import read_content
 from training.progress import Progress, silent
 from training.split import split_at, window_start_ms
 from training.workshop import Workshop
@@ -106,13 +107,19 @@ def train(
     remove_partial(registry.models_dir)
     interactions = read_interactions(EventLog(data_dir).scan(start, end))
     catalogue = CatalogueFiles(data_dir / "catalogue").load().catalogue
+    n_rows = catalogue.n_rows
     catalogue, rows = with_unknown_items(catalogue, interactions)
-    shop = Workshop(config, catalogue, rows, make_recommender, registry.models_dir, progress)
+    content = read_content(catalogue, rows)
+    shop = Workshop(
+        config, catalogue, rows, make_recommender, registry.models_dir, progress, content
+    )
     progress(STAGES[0], 1.0)
     blend = learn_blend(shop, interactions)
     evaluation = evaluate_split(shop, interactions, blend)
     newest_ms = interactions.newest_ms or int(now.timestamp() * 1_000)
-    fitted = fit(interactions, config, newest_ms, stage=STAGES[4], progress=progress)
+    fitted = fit(
+        interactions, config, newest_ms, content=content, stage=STAGES[4], progress=progress
+    )
     index = shop.index_of(fitted, interactions)
     progress(STAGES[5], 0.0)
     n_purchases = interactions.purchases.height
@@ -120,6 +127,7 @@ def train(
     with ArtifactWriter(registry.models_dir, now) as writer:
         fitted.write(writer, index, blend.weights)
         _describe(writer, interactions, blend, evaluation, gate)
+        writer.manifest["train"]["catalogue_rows"] = n_rows
         artifact = writer.publish()
     published, reason = _publish(registry, artifact, gate, config, now, wanted=publish)
     progress(STAGES[5], 1.0)
@@ -160,7 +168,8 @@ def evaluate_events(
     catalogue, rows = with_unknown_items(catalogue, interactions)
     progress(STAGES[0], 1.0)
     with tempfile.TemporaryDirectory(prefix="recsvc-") as folder:
-        shop = Workshop(config, catalogue, rows, make_recommender, Path(folder), progress)
+        content = read_content(catalogue, rows)
+        shop = Workshop(config, catalogue, rows, make_recommender, Path(folder), progress, content)
         evaluation = evaluate_split(shop, interactions, learn_blend(shop, interactions))
     if evaluation is None:
         raise UserError(
@@ -186,7 +195,15 @@ def learn_blend(shop: Workshop, interactions: Interactions) -> Blend:
     if len(split.persons) < shop.config.min_blend_users:
         shop.progress(stage, 1.0)
         return default_blend(len(split.persons))
-    fitted = fit(split.train, shop.config, start_ms, together=False, similar=False)
+    fitted = fit(
+        split.train,
+        shop.config,
+        start_ms,
+        content=shop.content,
+        together=False,
+        similar=False,
+        newcomers=False,
+    )
     shop.progress(stage, 0.4)
     # Exact search: the blend shall not learn the gaps of one index.
     index = shop.index_of(fitted, split.train, exact=True)
@@ -214,7 +231,9 @@ def evaluate_split(shop: Workshop, interactions: Interactions, blend: Blend) -> 
         split.train,
         shop.config,
         split.start_ms,
+        content=shop.content,
         similar=False,
+        newcomers=False,
         stage=STAGES[2],
         progress=shop.progress,
     )

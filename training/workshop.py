@@ -20,6 +20,7 @@ from training.dataset import Interactions
 from training.evaluate import Subject
 from training.fit import Fitted
 from training.index import BuiltIndex, build_index
+from training.items import ItemContent
 from training.people import Folder, states_of
 from training.progress import Progress
 from training.split import Split
@@ -49,6 +50,8 @@ class Workshop:
         Trial models are written beside the real ones, hidden, and removed.
     progress : callable
         Told stage and share.
+    content : ItemContent or None
+        What the catalogue says of the items; ``None`` where there are ids only.
     """
 
     config: TrainConfig
@@ -57,6 +60,7 @@ class Workshop:
     make_recommender: RecommenderFactory
     models_dir: Path
     progress: Progress
+    content: ItemContent | None = None
 
     @contextmanager
     def serving(

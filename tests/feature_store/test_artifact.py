@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store.artifact import ARRAYS, ArtifactWriter, ModelArtifact, remove_partial
+from feature_store.artifact import ARRAYS, OPTIONAL, ArtifactWriter, ModelArtifact, remove_partial
 from feature_store.errors import ArtifactError, ConflictError, NotFoundError
 from feature_store.registry import ModelRegistry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SIZES = {"n": 3, "d": 2, "k": 4, "s": 5}
+SIZES = {"n": 3, "d": 2, "k": 4, "s": 5, "v": 6}
 
 
-def write(models_dir: Path, **changed: tuple[int, ...]) -> ModelArtifact:
+def write(
+    models_dir: Path, without: frozenset[str] = frozenset(), **changed: tuple[int, ...]
+) -> ModelArtifact:
     with ArtifactWriter(models_dir, NOW) as writer:
         for name, (dtype, dimensions) in ARRAYS.items():
+            if name in without:
+                continue
             shape = changed.get(name, tuple(SIZES[one] for one in dimensions))
             writer.array(name, np.ones(shape, dtype=dtype))
         writer.item_ids(["a", "b/ü", "{c}"])
@@ -34,6 +38,15 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert artifact.manifest["config"] == {"d": 2}
     assert artifact.manifest["version"] == artifact.version
     assert not list(tmp_path.glob(".*"))
+
+
+def test_arrays_of_later_times_are_empty_in_an_old_model(tmp_path: Path) -> None:
+    artifact = ModelArtifact(write(tmp_path, OPTIONAL).path)
+    assert artifact.arrays["content_tokens"].shape == (0,)
+    assert artifact.arrays["content_factors"].shape == (0, 2)
+    assert {name: str(array.dtype) for name, array in artifact.arrays.items()} == {
+        name: dtype for name, (dtype, _) in ARRAYS.items()
+    }
 
 
 def test_a_model_of_a_wrong_shape_does_not_appear(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def fit_popularity(
     now_s: int,
     half_life_days: float,
     recent_half_life_days: float,
+    weights: F32 | None = None,
 ) -> Popularity:
     """Count purchases, newer ones for more.
 
@@ -52,11 +53,15 @@ def fit_popularity(
         The moment from which ages are counted.
     half_life_days, recent_half_life_days : float
         Of the two popularities.
+    weights : ndarray of float32, shape (m,), optional
+        For how much each counts; 1 by default.
     """
     age_s = np.maximum(now_s - times_s, 0).astype(np.float32)
 
     def decayed(days: float) -> npt.NDArray[np.float64]:
         faded = decay(age_s, days * DAY_S).astype(np.float64)
+        if weights is not None:
+            faded *= weights
         totals: npt.NDArray[np.float64] = np.zeros(n_items)
         np.add.at(totals, rows, faded)
         return totals
