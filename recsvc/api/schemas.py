@@ -209,25 +209,6 @@ class ItemList(Document):
     next_page_token: Annotated[str | None, Field(description="for the next page; null at the end")]
 
 
-class RecentEvent(Document):
-    """One of the newest events of a person."""
-
-    type: str
-    item_id: str
-    at: Timestamp
-
-
-class UserDocument(Document):
-    """What is known of a person from events."""
-
-    user_id: str
-    counts: Annotated[dict[str, int], Field(description="events by type")]
-    n_items: Annotated[int, Field(description="distinct items")]
-    first_seen_at: Timestamp
-    last_seen_at: Timestamp
-    recent: Annotated[list[RecentEvent], Field(description="the newest events, newest first")]
-
-
 class ModelDocument(Document):
     """A trained model."""
 

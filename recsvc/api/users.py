@@ -1,28 +1,42 @@
 """``/v1/users``: what is known of a person."""
 
-from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
-from feature_store.catalogue import Catalogue
-from feature_store.errors import NotFoundError
-from feature_store.schema import EVENT_TYPE_CODES, format_time, person_of
-from feature_store.state import UserState, items_of
 from recsvc.api.http import AnyWorker, PathId, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, responses
-from recsvc.api.schemas import MergeBody, MergeDone, UserDocument
+from recsvc.api.people_schemas import UserDocument
+from recsvc.api.schemas import MergeBody, MergeDone
 from recsvc.checks import InvalidRequestError
+from recsvc.known import known_user
 from recsvc.requests import load_json
-
-TYPES = {code: kind.value for kind, code in EVENT_TYPE_CODES.items()}
 
 router = APIRouter(tags=["users"])
 
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "user_id": "2375",
+    "attributes": {"city": "Berlin", "children": 2},
+    "loyalty": {"program": "club", "tier": "gold", "points": 1200},
+    "external_ids": {"subscriber_key": "S-77"},
+    "computed": {
+        "segments": ["rfm_champions", "stage_active"],
+        "stage": "active",
+        "rfm": {
+            "recency_days": 3,
+            "frequency": 114,
+            "monetary": {"amount": "3125.20", "currency": "EUR"},
+            "r": 5,
+            "f": 5,
+            "m": 4,
+            "group": "champions",
+        },
+        "clv": {"amount": "811.00", "currency": "EUR", "horizon_days": 90},
+        "churn_risk": 0.04,
+        "next_purchase_at": "2018-01-03T00:00:00Z",
+    },
+    "feedback": {"nps": {"score": 9, "at": "2017-11-02T10:00:00Z", "count": 1, "mean": 9.0}},
     "counts": {"purchase": 824},
     "n_items": 417,
     "first_seen_at": "2017-01-03T17:56:00Z",
@@ -43,15 +57,11 @@ MERGE_EXAMPLE = {"user_id": "2375", "anonymous_id": "visitor-77", "merged": True
     **secured("users:read"),
 )
 async def get_user(worker: AnyWorker, user_id: PathId) -> dict[str, Any]:
-    """Return counts, times and the newest events; 404 for somebody never seen."""
-    person = person_of(user_id, None)
-    assert person is not None
-    state = items_of(await worker.store.load_state(person))
-    if len(state.rows) == 0:
-        raise NotFoundError(f"nothing is known of the user {user_id!r}")
-    # Asked after the state, so that the catalogue knows every item in it.
-    await worker.context(None)
-    return {"user_id": user_id, **summary(state, worker.holder.current.catalogue)}
+    """Return profile, computed values, segments and newest events.
+
+    404 only for somebody of whom nothing at all is known.
+    """
+    return await known_user(worker, user_id)
 
 
 @router.post(
@@ -75,36 +85,3 @@ async def merge_visitor(request: Request, worker: AnyWorker, user_id: PathId) ->
         raise InvalidRequestError(*field_errors(error)) from error
     merged = await worker.merge(user_id, body.anonymous_id)
     return MergeDone(user_id=user_id, anonymous_id=body.anonymous_id, merged=merged)
-
-
-def summary(state: UserState, catalogue: Catalogue) -> dict[str, Any]:
-    """Describe the facts of a person.
-
-    Parameters
-    ----------
-    state : UserState
-        All of them; not empty.
-    catalogue : Catalogue
-        Says which item a row is.
-    """
-    counts = np.bincount(state.types, weights=state.counts).astype(int)
-    return {
-        "counts": {TYPES[code]: int(count) for code, count in enumerate(counts) if count},
-        "n_items": len(np.unique(state.rows)),
-        "first_seen_at": _time(int(state.first_s.min())),
-        "last_seen_at": _time(int(state.last_s.max())),
-        "recent": [
-            {"type": TYPES[kind], "item_id": catalogue.item_id(row), "at": _time(at_s)}
-            for row, kind, at_s in zip(
-                state.session_rows.tolist(),
-                state.session_types.tolist(),
-                state.session_s.tolist(),
-                strict=True,
-            )
-            if catalogue.item_id(row) is not None
-        ],
-    }
-
-
-def _time(seconds: int) -> str:
-    return format_time(datetime.fromtimestamp(seconds, UTC))

@@ -67,7 +67,7 @@ def test_operation_ids_are_verbs_and_unique(document: dict[str, Any]) -> None:
     assert len(set(ids)) == len(ids)
     verbs = {
         "get", "post", "list", "record", "promote", "rollback", "hold", "resume", "check",
-        "merge",
+        "merge", "put", "patch",
     }  # fmt: skip
     assert {one.partition("_")[0] for one in ids} <= verbs
     assert all(re.fullmatch(r"[a-z]+_[a-z_]+", one) for one in ids)
@@ -172,6 +172,9 @@ def test_every_route_of_the_contract_so_far_is_there(document: dict[str, Any]) -
         ("get", "/v1/items"),
         ("get", "/v1/items/{item_id}"),
         ("get", "/v1/users/{user_id}"),
+        ("put", "/v1/users/{user_id}"),
+        ("patch", "/v1/users/{user_id}"),
+        ("post", "/v1/users"),
         ("get", "/v1/reports/feedback"),
         ("get", "/v1/models"),
         ("post", "/v1/models/{version}/promote"),

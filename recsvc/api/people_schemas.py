@@ -1,0 +1,85 @@
+"""What the routes of users, segments and personas take and answer."""
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+from feature_store.profile import Profile
+from feature_store.schema import Id, Timestamp
+from recsvc.api.schemas import Document, FieldProblem
+
+
+class RecentEvent(Document):
+    """One of the newest events of a person."""
+
+    type: str
+    item_id: str
+    at: Timestamp
+
+
+class Computed(Document):
+    """What training computed of a user, and the segments; null until it has."""
+
+    model_config = ConfigDict(extra="allow")
+
+    segments: Annotated[list[str], Field(description="names, as of now")]
+    stage: Annotated[str | None, Field(description="new, active, at_risk or lapsed")]
+    rfm: Annotated[
+        dict[str, Any] | None, Field(description="recency, frequency, money, and their scores")
+    ]
+    clv: Annotated[dict[str, Any] | None, Field(description="expected value of the next time")]
+    churn_risk: float | None
+    next_purchase_at: Timestamp | None
+
+
+class UserDocument(Profile):
+    """What is known of a user."""
+
+    user_id: str
+    computed: Computed
+    feedback: Annotated[
+        dict[str, Any],
+        Field(description="nps, csat, ces, ratings, complaints, as far as they said anything"),
+    ]
+    counts: Annotated[dict[str, int], Field(description="events by type")]
+    n_items: Annotated[int, Field(description="distinct items")]
+    first_seen_at: Timestamp | None
+    last_seen_at: Timestamp | None
+    recent: Annotated[list[RecentEvent], Field(description="the newest events, newest first")]
+
+
+class ProfileBody(Profile):
+    """What a shop says of a user; what is left out is not said any more."""
+
+    user_id: Annotated[Id | None, Field(description="the same as in the address")] = None
+
+
+class ProfilePatch(Document):
+    """A merge patch (RFC 7396) of a profile: null removes, what is left out stays."""
+
+    attributes: Annotated[
+        dict[str, Any] | None, Field(examples=[{"city": "Berlin", "size": None}])
+    ] = None
+    loyalty: dict[str, Any] | None = None
+    external_ids: dict[str, str | None] | None = None
+
+
+class UserUpsert(Profile):
+    """A user of a batch."""
+
+    user_id: Id
+
+
+class RejectedUser(Document):
+    """A user of a batch who was not stored."""
+
+    index: int
+    errors: list[FieldProblem]
+
+
+class UsersStored(Document):
+    """What became of a batch of users."""
+
+    accepted: int
+    changed: Annotated[int, Field(description="users whose profile is another one now")]
+    rejected: list[RejectedUser]
