@@ -16,13 +16,12 @@ from feature_store.errors import ArtifactError
 from feature_store.files import write_atomically
 from recsvc.needs import NO_NEEDS, Needs, needs_of_pages
 from recsvc.placements import BUILT_IN, Placement
+from recsvc.publishing import publication
 from recsvc.recalls import Recall, recalls_of
 from recsvc.segments import BUILT_IN as BUILT_IN_SEGMENTS
 from recsvc.segments import Segment, read_segments
 
 FILE = "site.json"
-PUBLICATION = ("publication", "rules")
-"""Kind and id of the document that counts the publications of rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,8 @@ class Site:
         Named conditions over people: those that every shop has, and the site's own.
     needs : Needs
         What recommendations must know of a person and a page, because conditions look at it.
+    rules_version : int
+        Number of the last publication of rules; 0 while there was none.
     """
 
     documents: SiteDocuments = field(default_factory=SiteDocuments)
@@ -48,6 +49,7 @@ class Site:
     recalls: tuple[Recall, ...] = ()
     segments: Mapping[str, Segment] = field(default_factory=lambda: BUILT_IN_SEGMENTS)
     needs: Needs = NO_NEEDS
+    rules_version: int = 0
 
     @property
     def sequence(self) -> int:
@@ -59,12 +61,6 @@ class Site:
         """Whether recommendations need a person's profile and computed values."""
         return self.needs.person
 
-    @property
-    def rules_version(self) -> int:
-        """Number of the last publication of rules; 0 while there was none."""
-        published = self.documents.get(*PUBLICATION)
-        return 0 if published is None or published.body is None else published.body["version"]
-
 
 def read_site(documents: SiteDocuments) -> Site:
     """Return the site that its documents describe."""
@@ -73,6 +69,7 @@ def read_site(documents: SiteDocuments) -> Site:
         recalls=tuple(recalls_of(documents)),
         segments=read_segments(documents),
         needs=needs_of_pages(documents),
+        rules_version=publication(documents)[0],
     )
 
 
