@@ -26,6 +26,7 @@ from recsvc.auth import (
 )
 from recsvc.key_table import MIN_LOOKUP_INTERVAL_S, Authenticator
 from recsvc.settings import Settings
+from tests.recsvc.signing import Backend
 
 SECRET = b"s" * 32
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -190,3 +191,54 @@ async def test_a_scope_is_required_by_name(store: Store) -> None:
     require(principal, "recs:read")
     with pytest.raises(ForbiddenError, match="events:write"):
         require(principal, "events:write")
+
+
+# --- customer tokens and pages ------------------------------------------------------------------
+
+
+async def test_a_new_signing_key_is_looked_up_and_a_revoked_one_ends(store: Store) -> None:
+    worker = Authenticator(SECRET, store.keys)
+    await worker.refresh()
+    for algorithm in ("EdDSA", "HS256"):
+        backend = Backend(SECRET, algorithm)
+        token = backend.token("ann").encode()
+        with pytest.raises(UnauthorizedError, match="not known"):
+            await worker.identify(token)
+        await store.keys.put(backend.record)
+        principal = await worker.identify(token)
+        assert (principal.kind, principal.user_id) == ("customer", "ann")
+        looks = await looks_at(store)
+        assert worker.known(token) is principal
+        assert (await worker.identify(backend.token("bob").encode())).user_id == "bob"
+        assert await looks_at(store) == looks, "what is known asks nobody"
+        await store.keys.put(backend.revoked())
+        await worker.refresh()
+        assert worker.known(token) is None
+        with pytest.raises(UnauthorizedError, match="revoked"):
+            await worker.identify(token)
+
+
+async def test_tokens_work_while_the_store_is_down(store: Store, server: EmbeddedServer) -> None:
+    backend = Backend(SECRET)
+    await store.keys.put(backend.record)
+    worker = Authenticator(SECRET, store.keys)
+    await worker.refresh()
+    server.stop()
+    assert (await worker.identify(backend.token("ann").encode())).user_id == "ann"
+    with pytest.raises(StoreUnavailableError):
+        await worker.identify(Backend(SECRET).token("ann").encode())
+
+
+async def test_only_pages_of_good_keys_are_welcome(store: Store, server: EmbeddedServer) -> None:
+    page, other = "https://shop.example", "https://other.example"
+    worker = Authenticator(SECRET, store.keys)
+    assert not await worker.welcomes(page)
+    backend = Backend(SECRET, origins=(page,))
+    await store.keys.put(backend.record)
+    assert await worker.welcomes(page)
+    assert not await worker.welcomes(other)
+    await store.keys.put(backend.revoked())
+    await worker.refresh()
+    assert not await worker.welcomes(page)
+    server.stop()
+    assert not await worker.welcomes(page)
