@@ -1,43 +1,34 @@
 """The catalogue as every process holds it: columns over rows, and which of them may be shown.
 
 A *row* is an item's number: given once, never changed, never used again within an epoch. User
-states, masks and the join of a model refer to rows. The columns come from a file that is
-memory-mapped (``catalogue_files``); what changed since it was written lies over it as an overlay.
+states, masks and the join of a model refer to rows. The columns come from files that are
+memory-mapped (``catalogue_files``); what changed since they were written lies over them as an
+overlay.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from feature_store import derived_columns, showing
+from feature_store.derived_columns import Derived
+from feature_store.item_changes import ItemChange, apply_changes
 from feature_store.item_columns import COLUMNS, as_catalogue_frame, as_document
+from feature_store.item_ids import find_rows, hash_ids, id_hash
+from feature_store.masks import MaskCache
 from feature_store.schema import ItemId
 
-_FAR_S = np.int64(2**40)
-_ID_CACHE = 200_000
+_ID_CACHE = 50_000
 _FEW_IDS = 64
 
 Mask = npt.NDArray[np.bool_]
 I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
 
-
-def id_hash(item_id: str) -> int:
-    """Return the stable 64-bit hash under which an id is looked up."""
-    digest = hashlib.blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
-
-
-def hash_ids(item_ids: Sequence[str | None]) -> tuple[npt.NDArray[np.uint64], I32]:
-    """Return sorted hashes of ids and the row of each; ``None`` (a hole) has no entry."""
-    rows = np.array([row for row, item in enumerate(item_ids) if item is not None], dtype=np.int32)
-    hashes = np.array([id_hash(item) for item in item_ids if item is not None], dtype=np.uint64)
-    order = np.argsort(hashes, kind="stable")
-    return hashes[order], rows[order]
+__all__ = ["Catalogue", "hash_ids", "id_hash"]
 
 
 class Catalogue:
@@ -50,8 +41,8 @@ class Catalogue:
         written) has a null ``item_id``.
     hashes, hash_rows : ndarray of uint64 and int32
         Result of :func:`hash_ids` for the frame.
-    overlay : mapping of int to dict
-        Rows that differ from the frame or lie beyond it, with all columns.
+    derived : Derived or None
+        Result of ``derived_columns.derive`` for the frame; ``None`` computes it when it is needed.
     """
 
     def __init__(
@@ -59,20 +50,21 @@ class Catalogue:
         frame: pl.DataFrame,
         hashes: npt.NDArray[np.uint64],
         hash_rows: I32,
-        overlay: Mapping[int, dict[str, Any]] | None = None,
+        derived: Derived | None = None,
     ) -> None:
         self.frame = frame
+        self.n_rows = frame.height
+        self.overlay: Mapping[int, dict[str, Any]] = {}
         self._hashes = hashes
         self._hash_rows = hash_rows
-        self.overlay: Mapping[int, dict[str, Any]] = overlay or {}
-        self._overlay_rows = {row["item_id"]: at for at, row in self.overlay.items()}
-        self.n_rows = max(frame.height, max(self.overlay, default=-1) + 1)
+        self._overlay_rows: dict[str, int] = {}
         self._ids: dict[int, ItemId] = {}
-        self._masks: dict[str, Mask] = {}
-        self._showable: dict[frozenset[str], tuple[int, int, Mask]] = {}
-        self._codes: dict[str, dict[str, int]] = {}
-        self._parent: Catalogue | None = None
-        self._changed: Mapping[int, dict[str, Any]] = {}
+        self._base = derived
+        self._arrays: Mapping[str, npt.NDArray[Any]] | None = None
+        self._masks = MaskCache(frame.height)
+        self._showable: dict[tuple[frozenset[str], str | None], showing.Showable] = {}
+        self._markets: frozenset[str] | None = None
+        self._has_groups: bool | None = None
 
     @classmethod
     def empty(cls) -> Self:
@@ -84,41 +76,69 @@ class Catalogue:
         """Return a catalogue of bare ids, row by row: what an evaluation of a file needs."""
         frame = as_catalogue_frame(pl.DataFrame({"item_id": pl.Series(item_ids, dtype=pl.String)}))
         frame = frame.with_columns(listed=pl.lit(value=False))
-        return cls(frame, *hash_ids(item_ids))
+        return cls(frame, *hash_ids(frame["item_id"]))
 
-    def with_changes(self, changes: Iterable[tuple[int, dict[str, Any]]]) -> "Catalogue":
+    # --- changes ------------------------------------------------------------------------------
+
+    def after(self, changes: Iterable[ItemChange]) -> "Catalogue":
+        """Return the catalogue after some entries of the log, in their order."""
+        return self.with_changes(*apply_changes(self.columns_at, changes))
+
+    def with_changes(
+        self,
+        changes: Mapping[int, dict[str, Any]] | Iterable[tuple[int, dict[str, Any]]],
+        n_rows: int = 0,
+    ) -> "Catalogue":
         """Return a catalogue in which some rows are replaced or added.
 
         Parameters
         ----------
-        changes : iterable of (int, dict)
-            Row and its columns (:func:`columns_of`), oldest first.
+        changes : mapping of int to dict, or iterable of (int, dict)
+            Row and its columns (``item_columns.columns_of``); of several the last counts.
+        n_rows : int
+            Rows that there are at least; those that nobody has written are holes.
         """
         changed = dict(changes)
-        overlay = {**self.overlay, **changed}
-        catalogue = Catalogue(self.frame, self._hashes, self._hash_rows, overlay)
-        # Columns are carried over now: a chain of parents would keep every version alive.
-        catalogue._parent, catalogue._changed, catalogue._codes = self, changed, self._codes
-        _ = catalogue.published_s, catalogue.category_codes, catalogue.group_codes
-        _ = catalogue.department_codes
-        catalogue._carry_showable(self)
-        catalogue._parent, catalogue._changed = None, {}
-        return catalogue
+        n_rows = max(n_rows, self.n_rows, max(changed, default=-1) + 1)
+        if not changed and n_rows == self.n_rows:
+            return self
+        # Nothing refers to the old one: a chain of parents would keep every version alive.
+        new = Catalogue(self.frame, self._hashes, self._hash_rows, self._derived)
+        new.n_rows = n_rows
+        new.overlay = {**self.overlay, **changed}
+        added = {columns["item_id"]: row for row, columns in changed.items()}
+        new._overlay_rows = {**self._overlay_rows, **added}
+        rows = np.fromiter(changed, dtype=np.int64, count=len(changed))
+        frame = pl.DataFrame(list(changed.values()), schema=COLUMNS)
+        values = derived_columns.encode(frame, self._derived.codes)
+        overlaid = np.fromiter(self.overlay, dtype=np.int64, count=len(self.overlay))
+        new._arrays = derived_columns.successor(
+            self._all_arrays, self._derived.files, n_rows, overlaid, (rows, values)
+        )
+        present = (values["states"] & derived_columns.PRESENT).view(np.bool_)
+        new._masks = self._masks.carried(n_rows, rows, frame, present)
+        new._markets = self.markets.union(
+            entry["market"] for columns in changed.values() for entry in columns["markets"] or ()
+        )
+        new._has_groups = self._groups_exist or bool((values["group_codes"] >= 0).any())
+        change = showing.Change(n_rows, rows, values, list(changed.values()))
+        new._showable = {
+            key: known.carried(change, *key) for key, known in list(self._showable.items())
+        }
+        return new
 
-    def _carry_showable(self, old: "Catalogue") -> None:
-        """Take over the masks of an older catalogue and evaluate the changed rows alone."""
-        if not self._changed:
-            return
-        frame = pl.DataFrame(list(self._changed.values()), schema=COLUMNS)
-        rows = np.fromiter(self._changed, dtype=np.int64)
-        for kinds, (since_s, old_until_s, mask) in old._showable.items():  # noqa: SLF001
-            now = datetime.fromtimestamp(since_s, UTC)
-            grown = np.zeros(self.n_rows, dtype=bool)
-            grown[: len(mask)] = mask
-            grown[rows] = frame.select(_showable_at(now, kinds).alias("mask"))["mask"].to_numpy()
-            grown.flags.writeable = False
-            until_s = min(old_until_s, _next_change_s([frame], now))
-            self._showable[kinds] = (since_s, until_s, grown)
+    @property
+    def _derived(self) -> Derived:
+        if self._base is None:
+            self._base = derived_columns.derive(self.frame)
+        return self._base
+
+    @property
+    def _all_arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        return self._derived.arrays if self._arrays is None else self._arrays
+
+    def _array(self, name: str) -> npt.NDArray[Any]:
+        return self._all_arrays[name][: self.n_rows]
 
     # --- ids and rows -------------------------------------------------------------------------
 
@@ -136,17 +156,19 @@ class Catalogue:
             position += 1
         return None
 
-    def rows(self, item_ids: Sequence[str]) -> I32:
+    def rows(self, item_ids: Sequence[str] | pl.Series) -> I32:
         """Return the row of each id; -1 where it has none."""
         if len(item_ids) <= _FEW_IDS:
             found = (self.row(item_id) for item_id in item_ids)
             return np.array([-1 if row is None else row for row in found], dtype=np.int32)
-        every = pl.DataFrame({"item_id": pl.Series(self.item_ids(), dtype=pl.String)})
-        wanted = pl.DataFrame({"item_id": pl.Series(item_ids, dtype=pl.String)})
-        joined = wanted.join(
-            every.with_row_index("row"), on="item_id", how="left", maintain_order="left"
-        )
-        rows: I32 = joined["row"].cast(pl.Int32).fill_null(-1).to_numpy()
+        if not isinstance(item_ids, pl.Series):
+            item_ids = pl.Series(item_ids, dtype=pl.String)
+        rows = find_rows(self._hashes, self._hash_rows, self.frame["item_id"], item_ids)
+        if self._overlay_rows:
+            # What lies over the file may have ids that it does not know.
+            missing = np.flatnonzero(rows < 0)
+            known = self._overlay_rows
+            rows[missing] = [known.get(item_id, -1) for item_id in item_ids.gather(missing)]
         return rows
 
     def item_id(self, row: int) -> ItemId | None:
@@ -159,10 +181,10 @@ class Catalogue:
         if changed is not None:
             value = changed["item_id"]
         elif row < self.frame.height:
-            value = self.frame["item_id"][row]
+            value = self.frame.item(row, "item_id")
         if value is not None:
             if len(self._ids) >= _ID_CACHE:
-                self._ids.clear()
+                self._ids = {}
             self._ids[row] = value
         return value
 
@@ -172,17 +194,41 @@ class Catalogue:
         return {row: known.get(row) or self.item_id(row) for row in rows}
 
     def item_ids(self) -> list[str | None]:
-        """Return all ids in row order; ``None`` for a hole."""
+        """Return all ids in row order, ``None`` for a hole; for small catalogues."""
         ids: list[str | None] = self.frame["item_id"].to_list()
         ids += [None] * (self.n_rows - len(ids))
         for row, columns in self.overlay.items():
             ids[row] = columns["item_id"]
         return ids
 
-    def item(self, row: int) -> dict[str, Any]:
-        """Return an item as the API shows it: plain JSON values."""
+    def columns_at(self, row: int) -> Mapping[str, Any] | None:
+        """Return :data:`COLUMNS` of a row, or ``None`` for a hole."""
+        changed = self.overlay.get(row)
+        if changed is not None:
+            return changed
+        if row >= self.frame.height:
+            return None
+        columns = self.frame.row(row, named=True)
+        return None if columns["item_id"] is None else columns
+
+    def item(self, row: int, market: str | None = None) -> dict[str, Any]:
+        """Return an item as the API shows it: plain JSON values.
+
+        Parameters
+        ----------
+        row : int
+            Its row.
+        market : str or None
+            Whose availability and prices count (``item_columns.as_document``).
+        """
         columns = self.overlay.get(row)
-        return as_document(self.frame.row(row, named=True) if columns is None else columns)
+        if columns is None:
+            columns = self.frame.row(row, named=True)
+        return as_document(columns, market)
+
+    def is_known(self, row: int) -> bool:
+        """Whether there is an item at a row: no hole, and not deleted."""
+        return bool(self._array("states")[row] & derived_columns.PRESENT)
 
     # --- masks --------------------------------------------------------------------------------
 
@@ -192,25 +238,30 @@ class Catalogue:
         Parameters
         ----------
         key : str
-            Names the expression; its mask is computed once for this catalogue.
+            Names the expression; its mask is computed once, and carried over by changes.
         expression : Expr
             Boolean; null counts as false.
 
         Returns
         -------
         ndarray of bool, shape (n_rows,)
-            Read-only; holes are false.
+            Read-only; holes and deleted items are false.
         """
         known = self._masks.get(key)
         if known is not None:
             return known
-        known = self._evaluate(expression & pl.col("item_id").is_not_null())
-        if len(self._masks) >= 256:
-            self._masks.pop(next(iter(self._masks)))
-        self._masks[key] = known
-        return known
+        mask = np.zeros(self.n_rows, dtype=bool)
+        found = self.frame.select(expression.fill_null(value=False).alias("mask"))["mask"]
+        mask[: self.frame.height] = found.to_numpy()
+        if self.overlay:
+            frame = pl.DataFrame(list(self.overlay.values()), schema=COLUMNS)
+            found = frame.select(expression.fill_null(value=False).alias("mask"))["mask"]
+            mask[np.fromiter(self.overlay, dtype=np.int64)] = found.to_numpy()
+        mask &= (self._array("states") & derived_columns.PRESENT).view(np.bool_)
+        self._masks.put(key, expression, mask)
+        return mask
 
-    def showable(self, now_s: int, kinds: frozenset[str]) -> Mask:
+    def showable(self, now_s: int, kinds: frozenset[str], market: str | None = None) -> Mask:
         """Return which rows may be shown at a time: available, published, not expired.
 
         Parameters
@@ -219,116 +270,61 @@ class Catalogue:
             Seconds since 1970.
         kinds : frozenset of str
             Item kinds that the placement shows.
+        market : str or None
+            Whose availability counts; ``None`` for the items' own.
 
         Returns
         -------
         ndarray of bool, shape (n_rows,)
             Read-only; computed again only when a publication or an expiry passes.
         """
-        known = self._showable.get(kinds)
-        if known is not None and known[0] <= now_s < known[1]:
-            return known[2]
-        now = datetime.fromtimestamp(now_s, UTC)
-        mask = self._evaluate(_showable_at(now, kinds))
-        self._showable[kinds] = (now_s, _next_change_s(self._frames(), now), mask)
-        return mask
+        key = (kinds, market if market in self.markets else None)
+        known = self._showable.get(key)
+        if known is None or not known.since_s <= now_s < known.until_s:
+            known = showing.showable(self._parts(), now_s, *key)
+            self._showable[key] = known
+            for oldest in list(self._showable)[: -showing.kept(self.n_rows)]:
+                self._showable.pop(oldest, None)
+        return known.mask
 
-    @cached_property
-    def published_s(self) -> npt.NDArray[np.int64]:
-        """When each row was published, in seconds since 1970; 0 where it is not said."""
-        return self._column(
-            "published_s",
-            lambda frame: frame["published_at"].dt.epoch("s").fill_null(0).to_numpy(),
+    def _parts(self) -> showing.Parts:
+        return showing.Parts(
+            self._array("states"),
+            self._array("published_s"),
+            self._array("expires_s"),
+            self._derived.markets,
+            self.overlay,
         )
 
-    @cached_property
+    @property
+    def markets(self) -> frozenset[str]:
+        """Markets for which some item has availability of its own, or had."""
+        if self._markets is None:
+            self._markets = frozenset(self._derived.markets.spans)
+        return self._markets
+
+    @property
+    def published_s(self) -> I64:
+        """When each row was published, in seconds since 1970; 0 where it is not said."""
+        return self._array("published_s")
+
+    @property
     def category_codes(self) -> I32:
         """A code of each row's first category path; 0 for an item without a category."""
-        first = pl.col("categories").list.first()
-        return self._codes_of("category_codes", first, missing=0)
+        return self._array("category_codes")
 
-    @cached_property
+    @property
     def department_codes(self) -> I32:
         """A code of the path above each row's first category; 0 for none."""
-        above = pl.col("categories").list.first().str.replace(r" > [^>]*$", "")
-        return self._codes_of("department_codes", above, missing=0)
+        return self._array("department_codes")
 
-    @cached_property
-    def group_codes(self) -> I32 | None:
+    @property
+    def group_codes(self) -> I64 | None:
         """The variant group of each row, -1 for none; ``None`` when no item has a group."""
-        codes = self._every_group_code
-        return codes if (codes >= 0).any() else None
+        return self._array("group_codes") if self._groups_exist else None
 
-    @cached_property
-    def _every_group_code(self) -> I32:
-        return self._codes_of("_every_group_code", pl.col("group_id"), missing=-1)
-
-    def _codes_of(self, name: str, text: pl.Expr, missing: int) -> I32:
-        known = self._codes.setdefault(name, {})
-
-        def encode(frame: pl.DataFrame) -> I32:
-            values = frame.select(text.alias("text"))["text"]
-            for value in values.drop_nulls().unique(maintain_order=True).to_list():
-                known.setdefault(value, len(known) + (missing == 0))
-            found = values.replace_strict(known, default=missing, return_dtype=pl.Int32)
-            codes: I32 = found.fill_null(missing).to_numpy()
-            return codes
-
-        return self._column(name, encode, missing)
-
-    def _column(
-        self, name: str, encode: Callable[[pl.DataFrame], npt.NDArray[Any]], missing: int = 0
-    ) -> npt.NDArray[Any]:
-        """Return a column over all rows; a catalogue with changes encodes those alone."""
-        old = None if self._parent is None else getattr(self._parent, name)
-        if old is None:
-            old = encode(self.frame)
-            changed = self.overlay
-        else:
-            changed = self._changed
-        result = np.full(self.n_rows, missing, dtype=old.dtype)
-        result[: len(old)] = old
-        if changed:
-            rows = np.fromiter(changed, dtype=np.int64)
-            result[rows] = encode(pl.DataFrame(list(changed.values()), schema=COLUMNS))
-        return result
-
-    def _frames(self) -> list[pl.DataFrame]:
-        frames = [self.frame]
-        if self.overlay:
-            frames.append(pl.DataFrame(list(self.overlay.values()), schema=COLUMNS))
-        return frames
-
-    def _evaluate(self, expression: pl.Expr) -> Mask:
-        mask = np.zeros(self.n_rows, dtype=bool)
-        base, *overlay = (
-            frame.select(expression.fill_null(value=False).alias("mask"))["mask"].to_numpy()
-            for frame in self._frames()
-        )
-        mask[: len(base)] = base
-        if overlay:
-            mask[np.fromiter(self.overlay, dtype=np.int64)] = overlay[0]
-        mask.flags.writeable = False
-        return mask
-
-
-def _showable_at(now: datetime, kinds: frozenset[str]) -> pl.Expr:
-    published, expires = pl.col("published_at"), pl.col("expires_at")
-    return (
-        pl.col("item_id").is_not_null()
-        & pl.col("available")
-        & pl.col("kind").is_in(sorted(kinds))
-        & (published.is_null() | (published <= now))
-        & (expires.is_null() | (expires > now))
-    ).fill_null(value=False)
-
-
-def _next_change_s(frames: list[pl.DataFrame], now: datetime) -> int:
-    """Return the first second after `now` at which an item begins or ends to be showable."""
-    moments = []
-    for frame in frames:
-        for name in ("published_at", "expires_at"):
-            moment = frame[name].filter(frame[name] > now).min()
-            if isinstance(moment, datetime):
-                moments.append(-int(-moment.timestamp() // 1))
-    return min(moments, default=int(_FAR_S))
+    @property
+    def _groups_exist(self) -> bool:
+        if self._has_groups is None:
+            self._has_groups = bool((self._array("group_codes") >= 0).any())
+        return self._has_groups

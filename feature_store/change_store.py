@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from feature_store import keys
 from feature_store.errors import StoreUnavailableError
+from feature_store.item_changes import read_change
 from feature_store.people import NAME as PEOPLE
 
 CATALOGUE = "catalogue"
@@ -109,26 +110,31 @@ class ChangeStore:
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the changes cannot be trimmed: {error}") from error
 
-    async def restore_catalogue(self, changes: list[tuple[int, dict[str, Any]]]) -> None:
-        """Teach a server that knows the catalogue's file the changes that came after it.
+    async def restore_catalogue(self, start: int, entries: list[bytes]) -> None:
+        """Give a server that knows the catalogue's file its log again.
 
         Parameters
         ----------
-        changes : list of (int, dict)
-            Number and body of each, without a gap, the first one after the file's.
+        start : int
+            How many entries there were before.
+        entries : list of bytes
+            Those after, without a gap; rows that the file does not know come from them.
         """
-        if not changes:
-            return
         next_row = int(await self._redis.get(keys.CATALOGUE_NEXT_ROW) or 0)
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.delete(keys.CATALOGUE_LOG)
-            for _, body in changes:
-                change = orjson.loads(body["entry"])
-                next_row = max(next_row, change["row"] + 1)
-                pipeline.hsetnx(keys.CATALOGUE_IDS, change["item_id"], change["row"])
-                pipeline.rpush(keys.CATALOGUE_LOG, body["entry"])
-            pipeline.set(keys.CATALOGUE_SEQUENCE, changes[-1][0])
-            pipeline.set(keys.CATALOGUE_NEXT_ROW, next_row)
+            for entry in entries:
+                change = read_change(entry)
+                next_row = max(next_row, change.n_rows)
+                for row, item_id in enumerate(change.item_ids, change.row):
+                    pipeline.hsetnx(keys.CATALOGUE_IDS, item_id, str(row))
+                pipeline.rpush(keys.CATALOGUE_LOG, entry)
+            pipeline.delete(keys.CATALOGUE_START)
+            if start:
+                pipeline.set(keys.CATALOGUE_START, start)
+            if start or entries:
+                pipeline.set(keys.CATALOGUE_SEQUENCE, start + len(entries))
+                pipeline.set(keys.CATALOGUE_NEXT_ROW, next_row)
             await pipeline.execute()
 
 

@@ -5,6 +5,7 @@ key                            type    lives       holds (written by)
 =============================  ======  ==========  =============================================
 ``h:{sNN}:PERSON``             string  for ever    packed hot state (``append_events``, imports)
 ``r:{sNN}:PERSON``             string  for ever    packed rest of the state (the same)
+``t:{sNN}:PERSON``             string  for ever    packed impressions (the same); goes when erased
 ``p:{sNN}:PERSON``             string  for ever    preferences as JSON (``people``)
 ``u:{sNN}:PERSON``             string  for ever    profile of a user as JSON (``people``)
 ``k:{sNN}:PERSON``             string  for ever    what training computed, as JSON (``people``)
@@ -18,7 +19,8 @@ key                            type    lives       holds (written by)
 ``i:{sNN}:IMPORT``             set     7 days      persons to whom an import was added already
 ``e:{sNN}``                    stream  archived    accepted events, as JSON
 ``{cat}:ids``                  hash    for ever    item id → catalogue row: the authority
-``{cat}:log``                  list    trimmed     changes of the catalogue since the file
+``{cat}:new``                  hash    a restore   ids on their way into ``{cat}:ids``
+``{cat}:log``                  list    trimmed     changes of items since the file before the last
 ``{cat}:start``                string  for ever    how many log entries were trimmed
 ``{cat}:sequence``             string  for ever    how many log entries there have ever been
 ``{cat}:next``                 string  for ever    the next row that will be given
@@ -46,6 +48,7 @@ from functools import lru_cache
 N_SHARDS = 64
 
 CATALOGUE_IDS = "{cat}:ids"
+CATALOGUE_NEW_IDS = "{cat}:new"
 CATALOGUE_LOG = "{cat}:log"
 CATALOGUE_START = "{cat}:start"
 CATALOGUE_SEQUENCE = "{cat}:sequence"
@@ -87,6 +90,11 @@ def hot(person: str) -> str:
 def rest(person: str) -> str:
     """Key of the packed state that only writes read."""
     return f"r:{shard_of(person)}:{person}"
+
+
+def impressions(person: str) -> str:
+    """Key of the packed impressions: what a person was shown."""
+    return f"t:{shard_of(person)}:{person}"
 
 
 def preferences(person: str) -> str:

@@ -209,10 +209,14 @@ class _Rebuild:
                 epoch = change.epoch
                 known = {place: body for place, body in known.items() if place < number}
             known[number] = change.body
-        after: list[tuple[int, dict[str, Any]]] = []
-        while (number := file.sequence + len(after) + 1) in known:
-            after.append((number, known[number]))
-        await self._store.streams.changes.restore_catalogue(after)
+        # The log that the server had began before its file, unless the archive lacks something.
+        start = file.log_start
+        if not all(number in known for number in range(start + 1, file.sequence + 1)):
+            start = file.sequence
+        entries: list[bytes] = []
+        while (number := start + len(entries) + 1) in known:
+            entries.append(known[number]["entry"].encode())
+        await self._store.streams.changes.restore_catalogue(start, entries)
 
     async def _restore_keys(self) -> int:
         changes = self._changes.read("keys")

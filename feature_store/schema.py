@@ -5,6 +5,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NewType
 
+import orjson
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -226,6 +227,59 @@ class Event(Frozen):
             raise ValueError("the time lies more than 5 minutes in the future")
 
 
+class Price(Money):
+    """What something costs; never less than nothing."""
+
+    amount: Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=4, examples=["15.00"])]
+
+
+MarketName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", examples=["DE"])]
+
+MAX_MARKETS = 250
+MAX_ATTRIBUTES_BYTES = 32_768
+MAX_ATTRIBUTES_DEPTH = 16
+
+
+class MarketTerms(Frozen):
+    """What differs in one market; what is not said is as in the item itself."""
+
+    available: bool | None = None
+    price: Price | None = None
+    sale_price: Price | None = None
+
+    @model_validator(mode="after")
+    def _one_currency(self) -> "MarketTerms":
+        _check_currencies(self.price, self.sale_price)
+        return self
+
+
+def _check_currencies(price: Money | None, sale_price: Money | None) -> None:
+    if price is not None and sale_price is not None and price.currency != sale_price.currency:
+        raise ValueError("price and sale_price are in one currency")
+
+
+def _check_attributes(value: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [value]
+    for _ in range(MAX_ATTRIBUTES_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            break
+    else:
+        raise ValueError(f"objects and lists may be {MAX_ATTRIBUTES_DEPTH} levels deep")
+    try:
+        size = len(orjson.dumps(value))
+    except TypeError as error:
+        raise ValueError(f"cannot be written as JSON: {error}") from error
+    if size > MAX_ATTRIBUTES_BYTES:
+        raise ValueError(f"may have {MAX_ATTRIBUTES_BYTES} bytes as JSON, these have {size}")
+    return value
+
+
 class Item(Frozen):
     """A product, a piece of content or an offer, as the catalogue holds it."""
 
@@ -234,15 +288,30 @@ class Item(Frozen):
     title: Annotated[str | None, Field(max_length=500)] = None
     url: Annotated[str | None, Field(max_length=2000)] = None
     image_url: Annotated[str | None, Field(max_length=2000)] = None
-    price: Money | None = None
-    sale_price: Money | None = None
+    price: Price | None = None
+    sale_price: Price | None = None
     brand: Annotated[str | None, Field(max_length=200)] = None
-    categories: Annotated[list[str], Field(max_length=50)] = []
+    categories: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=50)
+    ] = []
     available: bool = True
     published_at: Timestamp | None = None
     expires_at: Timestamp | None = None
     group_id: Id | None = None
-    attributes: dict[str, Any] = {}
+    attributes: Annotated[dict[str, Any], AfterValidator(_check_attributes)] = {}
+    markets: Annotated[
+        dict[MarketName, MarketTerms],
+        Field(
+            max_length=MAX_MARKETS,
+            description="what differs by market: the request's `context.market`, or its"
+            " `context.country`",
+        ),
+    ] = {}
+
+    @model_validator(mode="after")
+    def _one_currency(self) -> "Item":
+        _check_currencies(self.price, self.sale_price)
+        return self
 
 
 class Preferences(Frozen):

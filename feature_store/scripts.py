@@ -5,71 +5,103 @@ computes again. All keys of a call carry one tag, so a script touches one slot o
 """
 
 _COMPARE_AND_SET = """
-local function same(key, digest)
-  local value = redis.call('GET', key)
-  return redis.sha1hex(value or '') == digest
+local m = tonumber(ARGV[1])
+for i = 1, m do
+  if redis.sha1hex(redis.call('GET', KEYS[i]) or '') ~= ARGV[1 + i] then return 0 end
 end
-if not same(KEYS[1], ARGV[1]) or not same(KEYS[2], ARGV[2]) then return 0 end
-local function put(key, value)
-  if value == '' then redis.call('DEL', key) else redis.call('SET', key, value) end
+local function put()
+  for i = 1, m do
+    local value = ARGV[1 + m + i]
+    if value == '' then redis.call('DEL', KEYS[i]) else redis.call('SET', KEYS[i], value) end
+  end
 end
+local at = 1 + 2 * m
 """
+"""The first m keys are values. The first arguments are m, the SHA-1 of each as it was read, and the
+new ones, of which an empty one deletes. What else a script needs comes after them."""
 
 APPEND_EVENTS = (
     _COMPARE_AND_SET
     + """
-if redis.call('EXISTS', KEYS[7]) == 1 then return 0 end
-local n = tonumber(ARGV[6])
-for day = 3, 5 do
-  for i = 0, n - 1 do
-    if redis.call('HEXISTS', KEYS[day], ARGV[7 + 3 * i]) == 1 then return 0 end
+if redis.call('EXISTS', KEYS[m + 5]) == 1 then return 0 end
+local n = tonumber(ARGV[at + 2])
+for day = m + 1, m + 3 do
+  for i = 1, n do
+    if redis.call('HEXISTS', KEYS[day], ARGV[at + 3 * i]) == 1 then return 0 end
   end
 end
-put(KEYS[1], ARGV[3])
-put(KEYS[2], ARGV[4])
-for i = 0, n - 1 do
-  redis.call('HSET', KEYS[3], ARGV[7 + 3 * i], ARGV[8 + 3 * i])
-  redis.call('XADD', KEYS[6], '*', 'e', ARGV[9 + 3 * i])
+put()
+for i = 1, n do
+  redis.call('HSET', KEYS[m + 1], ARGV[at + 3 * i], ARGV[at + 3 * i + 1])
+  redis.call('XADD', KEYS[m + 4], '*', 'e', ARGV[at + 3 * i + 2])
 end
-redis.call('EXPIRE', KEYS[3], ARGV[5])
+redis.call('EXPIRE', KEYS[m + 1], ARGV[at + 1])
 return 1
 """
 )
-"""Keys: hot, rest, the event ids of three days (the first is written), stream, link
-(a visitor who has become a user is not written to). Arguments: SHA-1 of
-hot and rest as read, the new hot and rest, TTL of the ids in seconds, n, then n times: digest of
-the event id, digest of the body, the event."""
+"""Keys after the values: the event ids of three days (the first is written), stream, link
+(a visitor who has become a user is not written to). Arguments after the values: TTL of the ids in
+seconds, n, then n times: digest of the event id, digest of the body, the event."""
 
 APPLY_IMPORT = (
     _COMPARE_AND_SET
     + """
-if redis.call('EXISTS', KEYS[4]) == 1 then return 0 end
-if redis.call('SADD', KEYS[3], ARGV[6]) == 0 then return 1 end
-put(KEYS[1], ARGV[3])
-put(KEYS[2], ARGV[4])
-redis.call('EXPIRE', KEYS[3], ARGV[5])
+if redis.call('EXISTS', KEYS[m + 2]) == 1 then return 0 end
+if redis.call('SADD', KEYS[m + 1], ARGV[at + 2]) == 0 then return 1 end
+put()
+redis.call('EXPIRE', KEYS[m + 1], ARGV[at + 1])
 return 1
 """
 )
-"""Keys: hot, rest, the import's marker, link. Arguments: SHA-1 of hot and rest as read, the new hot
-and rest, TTL of the marker in seconds, the person. Adding twice has no effect."""
+"""Keys after the values: the import's marker, link. Arguments after the values: TTL of the marker
+in seconds, the person. Adding twice has no effect."""
 
 ALLOT_ROWS = """
-local rows = {}
+local rows, new = {}, {}
 local n = tonumber(redis.call('GET', KEYS[4]) or 0)
-for i, id in ipairs(ARGV) do
+local first = n
+for i = 2, #ARGV do
+  local id = ARGV[i]
   local row = redis.call('HGET', KEYS[1], id)
   if not row then
     row = n
     n = n + 1
     redis.call('HSET', KEYS[1], id, row)
-    redis.call('RPUSH', KEYS[2], cjson.encode({row = row, item_id = id}))
-    redis.call('INCR', KEYS[3])
+    if ARGV[1] == '1' then
+      new[#new + 1] = id
+    else
+      redis.call('RPUSH', KEYS[2], cjson.encode({row = row, item_id = id}))
+      redis.call('INCR', KEYS[3])
+    end
   end
-  rows[i] = tonumber(row)
+  rows[i - 1] = tonumber(row)
+end
+if #new > 0 then
+  redis.call('RPUSH', KEYS[2], cjson.encode({row = first, item_ids = new}))
+  redis.call('INCR', KEYS[3])
 end
 redis.call('SET', KEYS[4], n)
 return rows
 """
-"""Keys: ids, log, sequence, next row of the catalogue. Arguments: item ids. Gives each id its row,
-a new one at the end where it has none, and notes new ones in the log."""
+"""Keys: ids, log, sequence, next row of the catalogue. Arguments: 1 for one entry of the log, 0 for
+an entry each, then item ids. Gives each id its row, a new one at the end where it has none, and
+notes new ones in the log."""
+
+CHANGE_ITEMS = """
+if ARGV[1] ~= '' and (redis.call('GET', KEYS[3]) or '0') ~= ARGV[1] then return 0 end
+local n = tonumber(redis.call('GET', KEYS[4]) or 0)
+for i = 2, #ARGV, 2 do
+  local row = redis.call('HGET', KEYS[1], ARGV[i])
+  if not row then
+    row = n
+    n = n + 1
+    redis.call('HSET', KEYS[1], ARGV[i], row)
+  end
+  redis.call('RPUSH', KEYS[2], '{"row":' .. row .. ARGV[i + 1])
+end
+redis.call('INCRBY', KEYS[3], (#ARGV - 1) / 2)
+redis.call('SET', KEYS[4], n)
+return 1
+"""
+"""Keys: as above. Arguments: the sequence that must still be the newest, or nothing, then for each
+change the item's id and the entry of the log without its row. All of them or none."""

@@ -8,7 +8,6 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from feature_store.artifact import ModelArtifact
 from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFile, CatalogueFiles
 from feature_store.documents import SiteDocuments
+from feature_store.item_changes import ItemChange
 from feature_store.registry import ModelRegistry
 from recsvc.recalls import recalled_mask
 from recsvc.retrieval import JoinedModel
@@ -96,6 +96,8 @@ class SnapshotHolder:
         self._artifact: ModelArtifact | None = None
         self._stamps = self._read_stamps()
         self._lock = threading.Lock()
+        self._building = threading.Lock()
+        self._changes: list[ItemChange] = []
         version = self.registry.current()
         if version is not None:
             self._artifact = self.registry.load(version)
@@ -103,7 +105,9 @@ class SnapshotHolder:
         known = self._site_file.load()
         self.site_known = known is not None
         self.site = read_site(known or SiteDocuments())
-        self.current = self._build(self._file, self._artifact, self._file.catalogue)
+        model = JoinedModel(self._artifact, self._file.catalogue)
+        model.warm_up()
+        self.current = self._snapshot(self._file.catalogue, model)
 
     def refresh(self) -> bool:
         """Build and swap a new snapshot if another model or catalogue file was published.
@@ -121,7 +125,7 @@ class SnapshotHolder:
             If what was published is damaged; the old snapshot goes on serving, and the same files
             are not tried again.
         """
-        with self._lock:
+        with self._building:
             stamps = self._read_stamps()
             if stamps == self._stamps:
                 return False
@@ -135,38 +139,52 @@ class SnapshotHolder:
                 artifact = self.registry.load(version)
             if file is self._file and artifact is self._artifact:
                 return False
-            # Changes that lie over the old file are asked for again: the next read sees that the
-            # new snapshot is behind.
-            catalogue = file.catalogue if file is not self._file else self.current.catalogue
-            snapshot = self._build(file, artifact, catalogue)
-            self._file, self._artifact = file, artifact
-            self.current = snapshot
+            self._swap(file, artifact)
             return True
 
-    def apply_changes(self, changes: list[tuple[int, dict[str, Any]]], sequence: int) -> None:
+    def _swap(self, file: CatalogueFile, artifact: ModelArtifact | None) -> None:
+        """Build without the lock: changes go on being applied, and are taken over at the end."""
+        with self._lock:
+            before = self._changes_after(file)
+            catalogue = self.current.catalogue
+        if file is not self._file:
+            catalogue = file.catalogue.after(before)
+        model = JoinedModel(artifact, catalogue)
+        model.warm_up()
+        with self._lock:
+            changes = self._changes_after(file)
+            later = changes[len(before) :]
+            if later:
+                catalogue = catalogue.after(later)
+                model = model.with_catalogue(catalogue)
+            self._file, self._artifact, self._changes = file, artifact, changes
+            self.current = self._snapshot(catalogue, model)
+
+    def _changes_after(self, file: CatalogueFile) -> list[ItemChange]:
+        """Return the changes that are applied and that a file does not include."""
+        included = file.sequence - self._file.sequence
+        # A file from before: the catalogue was put back, and its log with it.
+        return self._changes[included:] if included >= 0 else []
+
+    def apply_changes(self, changes: list[ItemChange], sequence: int) -> None:
         """Swap in a snapshot that includes changes of the catalogue.
 
         Parameters
         ----------
-        changes : list of (int, dict)
+        changes : list of ItemChange
             Result of ``RowStore.changes_since(current.catalogue_sequence)``.
         sequence : int
             ``current.catalogue_sequence + len(changes)``.
         """
         with self._lock:
             old = self.current
-            if sequence <= old.catalogue_sequence:
+            # A file that was swapped in meanwhile may include some of them.
+            new = changes[max(0, len(changes) - (sequence - old.catalogue_sequence)) :]
+            if sequence - len(new) != old.catalogue_sequence or not new:
                 return
-            catalogue = old.catalogue.with_changes(changes)
-            self.current = Snapshot(
-                catalogue,
-                old.model.with_catalogue(catalogue),
-                old.site,
-                old.catalogue_version,
-                sequence,
-                time.time(),
-                recalled_mask(old.site.recalls, catalogue),
-            )
+            catalogue = old.catalogue.after(new)
+            self._changes += new
+            self.current = self._snapshot(catalogue, old.model.with_catalogue(catalogue))
 
     def apply_site(self, documents: SiteDocuments, *, back: bool = False) -> None:
         """Swap in a snapshot that obeys other documents of the site, and keep them on disk.
@@ -193,19 +211,13 @@ class SnapshotHolder:
     def _read_stamps(self) -> tuple[tuple[int, int], tuple[int, int]]:
         return self.catalogue_files.stamp(), self.registry.stamp()
 
-    def _build(
-        self, file: CatalogueFile, artifact: ModelArtifact | None, catalogue: Catalogue
-    ) -> Snapshot:
-        same_file = catalogue is not file.catalogue
-        sequence = self.current.catalogue_sequence if same_file else file.sequence
-        model = JoinedModel(artifact, catalogue)
-        model.warm_up()
+    def _snapshot(self, catalogue: Catalogue, model: JoinedModel) -> Snapshot:
         return Snapshot(
             catalogue,
             model,
             self.site,
-            catalogue_version=file.version,
-            catalogue_sequence=sequence,
+            catalogue_version=self._file.version,
+            catalogue_sequence=self._file.sequence + len(self._changes),
             built_at=time.time(),
             recalled=recalled_mask(self.site.recalls, catalogue),
         )

@@ -94,7 +94,7 @@ async def test_every_id_has_one_row_for_ever(server: EmbeddedServer, store: Stor
     assert sorted(set(rows)) == [0, 1, 2]
     changes = await other.catalogue.changes_since(0)
     assert changes is not None
-    assert {row: columns["item_id"] for row, columns in changes} == dict(
+    assert {change.row: change.item_ids[0] for change in changes} == dict(
         zip(rows, ids, strict=True)
     )
     assert (await store.load_context(None)).catalogue_sequence == 3
