@@ -1,0 +1,304 @@
+"""What was shown to whom and why, kept in files: each answer's record can be read again by its id.
+
+A worker appends records to a file of its own, so writing costs no round trip and every process of
+the machine can read them at once. A file that is full or old is closed; whoever has the archive's
+lease turns closed files, and those that a killed worker has left, into Parquet files by day.
+
+::
+
+    decisions/live/<first ms>-<worker>.open      one worker is writing it, and holds a lock on it
+    decisions/live/<first ms>-<worker>.jsonl     closed
+    decisions/date=2026-11-22/<first ms>-<last ms>-<worker>.parquet
+"""
+
+import contextlib
+import fcntl
+import mmap
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import polars as pl
+
+from feature_store.files import make_folder, sync_file, sync_folder
+
+MAX_BYTES = 16 << 20
+MAX_AGE_S = 300.0
+OPEN, CLOSED = ".open", ".jsonl"
+_SLACK_MS = 5_000
+
+SCHEMA: dict[str, pl.DataType] = {
+    "recommendation_id": pl.String(),
+    "at": pl.Datetime("ms", "UTC"),
+    "person": pl.String(),
+    "placement": pl.String(),
+    "channel": pl.String(),
+    "model_version": pl.String(),
+    "rules_version": pl.Int64(),
+    "personalized": pl.Boolean(),
+    "item_ids": pl.List(pl.String()),
+    "sources": pl.List(pl.String()),
+    "record": pl.String(),
+}
+"""Columns of the Parquet files; ``record`` is the whole record as JSON."""
+
+Record = dict[str, Any]
+
+
+class DecisionWriter:
+    """Appends the records of one worker.
+
+    Parameters
+    ----------
+    folder : Path
+        ``<data dir>/decisions``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "live"
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._file: IO[bytes] | None = None
+        self._path = self._folder
+        self._opened_s = 0.0
+        self._size = 0
+
+    def write(self, records: Sequence[Record], now_s: float) -> int:
+        """Append records; other processes see them when this returns.
+
+        Parameters
+        ----------
+        records : sequence of dict
+            Each with ``recommendation_id`` first, and ``at`` in milliseconds since 1970.
+        now_s : float
+            Seconds since 1970.
+
+        Returns
+        -------
+        int
+            How many bytes they are.
+        """
+        if not records:
+            return 0
+        if self._file is not None and (
+            self._size > MAX_BYTES or now_s - self._opened_s > MAX_AGE_S
+        ):
+            self.close()
+        if self._file is None:
+            self._open(min(record["at"] for record in records), now_s)
+        assert self._file is not None
+        lines = b"".join(orjson.dumps(record) + b"\n" for record in records)
+        self._file.write(lines)
+        self._file.flush()
+        self._size += len(lines)
+        return len(lines)
+
+    def _open(self, first_ms: int, now_s: float) -> None:
+        make_folder(self._folder)
+        while True:
+            self._path = self._folder / f"{first_ms:013d}-{self._name}{OPEN}"
+            self._file = self._path.open("ab")
+            # Whoever can lock it knows that its writer is gone.
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if self._path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
+                    break
+            # Somebody sealed it before it was locked.
+            self._file.close()
+        self._opened_s, self._size = now_s, 0
+
+    def close(self) -> None:
+        """Close the file, so that it can be sealed."""
+        if self._file is not None:
+            with self._file:
+                self._path.rename(self._path.with_suffix(CLOSED))
+            self._file = None
+
+
+class DecisionLog:
+    """Reads, seals and forgets records.
+
+    Parameters
+    ----------
+    folder : Path
+        ``<data dir>/decisions``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._live = folder / "live"
+
+    def find(self, recommendation_id: str, at_ms: int) -> Record | None:
+        """Return the record of an answer.
+
+        Parameters
+        ----------
+        recommendation_id : str
+            Its id.
+        at_ms : int
+            When it was made, which the id says.
+
+        Returns
+        -------
+        dict or None
+            ``None`` if it is not here: not written yet, lost, or too old.
+        """
+        marker = b'"recommendation_id":' + orjson.dumps(recommendation_id)
+        for _ in range(2):
+            for path in self._live_files():
+                if _first_ms(path) <= at_ms + _SLACK_MS and (line := _line_with(path, marker)):
+                    record: Record = orjson.loads(line)
+                    return record
+            for path in self._sealed(at_ms):
+                wanted = pl.col("recommendation_id") == recommendation_id
+                found = pl.scan_parquet(path).filter(wanted).select("record").collect()
+                if len(found):
+                    record = orjson.loads(found.item(0, 0))
+                    return record  # noqa: RET504 (gives it its type)
+            # Between the two looks a file may have been sealed.
+        return None
+
+    def _sealed(self, at_ms: int) -> Iterator[Path]:
+        for days in (0, -1, 1):
+            day = datetime.fromtimestamp(at_ms / 1000, UTC).date() + timedelta(days)
+            for path in sorted((self.folder / f"date={day}").glob("*.parquet")):
+                first, last, *_ = path.name.split("-")
+                if int(first) - _SLACK_MS <= at_ms <= int(last) + _SLACK_MS:
+                    yield path
+
+    def _live_files(self) -> list[Path]:
+        # Newest first: what is asked for was mostly made a moment ago.
+        found = [*self._live.glob(f"*{OPEN}"), *self._live.glob(f"*{CLOSED}")]
+        return sorted(found, reverse=True)
+
+    def seal(self) -> int:
+        """Turn every file that nobody writes any more into Parquet; return how many records.
+
+        Killed at any moment, the next one does the same again.
+        """
+        done = 0
+        for path in sorted(self._live_files()):
+            if path.suffix == OPEN and not _abandoned(path):
+                continue
+            records = list(_records(path))
+            if records:
+                self._write(path, records)
+                done += len(records)
+            path.unlink()
+        return done
+
+    def _write(self, source: Path, records: list[Record]) -> None:
+        """Write the records of one file; named after it, so that again changes nothing."""
+        frame = as_frame(records).sort("at")
+        writer = source.stem.partition("-")[2]
+        for (day,), part in frame.group_by(pl.col("at").dt.date(), maintain_order=True):
+            folder = make_folder(self.folder / f"date={day}")
+            first, last = (int(part["at"][at].timestamp() * 1000) for at in (0, -1))
+            path = folder / f"{first:013d}-{last:013d}-{writer}-{_first_ms(source)}.parquet"
+            partial = path.with_name(f".{path.name}.partial")
+            part.write_parquet(partial, compression="zstd", statistics=True)
+            sync_file(partial)
+            partial.rename(path)
+            sync_folder(folder)
+
+    def drop_before(self, day: date) -> int:
+        """Remove the files of days before one; return of how many days."""
+        removed = 0
+        for folder in self.folder.glob("date=*"):
+            with contextlib.suppress(ValueError):
+                if date.fromisoformat(folder.name.removeprefix("date=")) < day:
+                    shutil.rmtree(folder)
+                    removed += 1
+        return removed
+
+    def scan(self, first: date | None = None, last: date | None = None) -> pl.LazyFrame:
+        """Return the sealed records of some days, both included, as columns of :data:`SCHEMA`."""
+        paths = [
+            path
+            for folder in sorted(self.folder.glob("date=*"))
+            for path in sorted(folder.glob("*.parquet"))
+            if (first is None or folder.name >= f"date={first}")
+            and (last is None or folder.name <= f"date={last}")
+        ]
+        return pl.scan_parquet(paths) if paths else pl.LazyFrame(schema=SCHEMA)
+
+    def forget(self, people: Iterable[str]) -> int:
+        """Remove every record of some people from the sealed files; return how many.
+
+        Records that are not sealed are removed when they are: call it again after `seal`.
+        """
+        gone = sorted(people)
+        removed = 0
+        for path in sorted(self.folder.glob("date=*/*.parquet")):
+            frame = pl.read_parquet(path)
+            kept = frame.filter(~pl.col("person").is_in(gone).fill_null(value=False))
+            if len(kept) == len(frame):
+                continue
+            removed += len(frame) - len(kept)
+            partial = path.with_name(f".{path.name}.partial")
+            kept.write_parquet(partial, compression="zstd", statistics=True)
+            sync_file(partial)
+            partial.rename(path)
+            sync_folder(path.parent)
+        return removed
+
+
+def as_frame(records: Sequence[Record]) -> pl.DataFrame:
+    """Return records as columns of :data:`SCHEMA`."""
+    rows = [
+        {
+            "recommendation_id": record["recommendation_id"],
+            "at": record["at"],
+            "person": record.get("person"),
+            "placement": record["placement"],
+            "channel": record.get("context", {}).get("channel"),
+            "model_version": record["model_version"],
+            "rules_version": record["rules_version"],
+            "personalized": record["personalized"],
+            "item_ids": [slot["item_id"] for slot in record["items"]],
+            "sources": [slot["source"] for slot in record["items"]],
+            "record": orjson.dumps(record).decode(),
+        }
+        for record in records
+    ]
+    numbers = {**SCHEMA, "at": pl.Int64()}
+    frame = pl.DataFrame(rows, schema=numbers)
+    return frame.with_columns(pl.from_epoch("at", time_unit="ms").dt.replace_time_zone("UTC"))
+
+
+def _first_ms(path: Path) -> int:
+    return int(path.name.partition("-")[0])
+
+
+def _abandoned(path: Path) -> bool:
+    """Tell whether the writer of a file is gone."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    return True
+
+
+def _records(path: Path) -> Iterator[Record]:
+    """Yield the records of a file; a line that a kill cut off is left out."""
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(orjson.JSONDecodeError):
+            yield orjson.loads(line)
+
+
+def _line_with(path: Path, marker: bytes) -> bytes | None:
+    """Return the whole line of a file in which something stands."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as text:
+            at = text.find(marker)
+            if at < 0:
+                return None
+            end = text.find(b"\n", at)
+            return None if end < 0 else text[text.rfind(b"\n", 0, at) + 1 : end]
+    except (FileNotFoundError, ValueError):
+        return None  # sealed meanwhile, or still empty
