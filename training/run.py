@@ -21,16 +21,20 @@ from feature_store.registry import ModelRegistry
 from feature_store.schema import format_time
 from training.blend import Blend, default_blend, fit_blend
 from training.config import TrainConfig
+from training.customers.run import Customers, compute_customers
 from training.dataset import DAY_MS, Interactions, read_interactions, with_unknown_items
 from training.evaluate import Evaluation, evaluate
 from training.fit import fit
 from training.gate import Gate, judge
 from training.items import read_content
-from training.progress import Progress, silent
+from training.progress import Progress, part, silent
 from training.split import split_at, window_start_ms
 from training.workshop import Workshop
 
-STAGES = ("load", "learn blend", "fit for evaluation", "evaluate", "fit on everything", "publish")
+STAGES = (
+    "load", "learn blend", "fit for evaluation", "evaluate", "fit on everything", "customers",
+    "publish",
+)  # fmt: skip
 """The stages of a run, in order, as `progress` is told them."""
 
 
@@ -52,6 +56,8 @@ class TrainResult:
         ``None`` when there was nobody to test on.
     manifest : dict
         Of the model.
+    customers : Customers or None
+        What was computed of each customer, for the store; ``None`` if it was not asked for.
     """
 
     version: str
@@ -60,6 +66,7 @@ class TrainResult:
     gate: Gate
     evaluation: Evaluation | None
     manifest: dict[str, object]
+    customers: Customers | None = None
 
 
 def train(
@@ -71,6 +78,7 @@ def train(
     start: datetime | None = None,
     end: datetime | None = None,
     publish: bool = True,
+    customers: bool = True,
     progress: Progress = silent,
 ) -> TrainResult:
     """Learn from the event log, and let the model serve if it is good.
@@ -92,6 +100,8 @@ def train(
         Learn from events since, and before.
     publish : bool
         Whether a good model shall serve; if not it only appears in the list.
+    customers : bool
+        Whether to compute stage, value, forecast and tastes of each customer.
     progress : callable
         Told the stage (one of `STAGES`) and the share of it that is done.
 
@@ -121,17 +131,25 @@ def train(
         interactions, config, newest_ms, content=content, stage=STAGES[4], progress=progress
     )
     index = shop.index_of(fitted, interactions)
-    progress(STAGES[5], 0.0)
+    known = None
+    if customers:
+        events = EventLog(data_dir).scan(start, end)
+        known = compute_customers(events, catalogue, part(progress, STAGES[5], 0.0, 1.0))
+    progress(STAGES[6], 0.0)
     n_purchases = interactions.purchases.height
     gate = judge(evaluation, index.manifest["recall_at_100"], n_purchases, config)
     with ArtifactWriter(registry.models_dir, now) as writer:
         fitted.write(writer, index, blend.weights)
         _describe(writer, interactions, blend, evaluation, gate)
         writer.manifest["train"]["catalogue_rows"] = n_rows
+        # Parameters and errors only: people are not in artifacts.
+        writer.manifest["customers"] = None if known is None else known.summary
         artifact = writer.publish()
     published, reason = _publish(registry, artifact, gate, config, now, wanted=publish)
-    progress(STAGES[5], 1.0)
-    return TrainResult(artifact.version, published, reason, gate, evaluation, artifact.manifest)
+    progress(STAGES[6], 1.0)
+    return TrainResult(
+        artifact.version, published, reason, gate, evaluation, artifact.manifest, known
+    )
 
 
 def evaluate_events(

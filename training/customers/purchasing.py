@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import betaln, gammaln, hyp2f1
+from scipy.special import betaincinv, betaln, gammaln, hyp2f1
 
 F64 = npt.NDArray[np.float64]
 
@@ -28,6 +28,8 @@ PRIOR_SD = 5.0
 has an estimate too; it has no weight worth mentioning from a hundred customers on."""
 _BOUND = 12.0
 _NEAR = 1e-7
+_POINTS = 200
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,10 +99,31 @@ class PurchaseProcess:
         a = self.a if abs(self.a - 1.0) > _NEAR else 1.0 + _NEAR
         z = horizon / (self.alpha + known.age + horizon)
         total = a + self.b + known.count - 1.0 + offset
-        hyper = hyp2f1(a + self.b - 1.0 + offset - self.r, a - 1.0, total, z)
-        while_alive = total / (a - 1.0) * (1.0 - (1.0 - z) ** (a - 1.0) * hyper)
+        with np.errstate(over="ignore", invalid="ignore"):
+            hyper = hyp2f1(a + self.b - 1.0 + offset - self.r, a - 1.0, total, z)
+            while_alive = total / (a - 1.0) * (1.0 - (1.0 - z) ** (a - 1.0) * hyper)
+        lost = np.flatnonzero(~np.isfinite(while_alive))
+        if len(lost):
+            some = Repeats(known.count[lost], known.last[lost], known.age[lost])
+            while_alive[lost] = self.expected_while_alive(some, horizon)
         expected: F64 = np.maximum(while_alive, 0.0) * self.alive(known)
         return expected
+
+    def expected_while_alive(self, known: Repeats, horizon: float) -> F64:
+        """Return the expected purchases of each customer who is certainly not gone, by an integral.
+
+        With the chance p to be gone after a purchase and the rate l it is (1 - exp(-l p t)) / p;
+        l has the gamma distribution of `none_within`, p the beta distribution of who has had x (in
+        the modified form x + 1) chances to go and did not. For parameters beyond the range of the
+        hypergeometric function; two or three digits are right.
+        """
+        shape, rate = self.r + known.count, self.alpha + known.age
+        survived = self.b + known.count + float(self.modified)
+        total = np.zeros(len(known))
+        for share in (np.arange(_POINTS) + 0.5) / _POINTS:
+            p = np.maximum(betaincinv(self.a, survived, share), _LEAST)
+            total -= np.expm1(-shape * np.log1p(p * horizon / rate)) / p
+        return total / _POINTS
 
     def none_within(self, known: Repeats, horizon: float) -> F64:
         """Return the probability that each customer buys nothing in the time to `horizon`.
