@@ -15,9 +15,11 @@ from recsvc.api import (
     me,
     models,
     ops,
+    profiles,
     recalls,
     recommendations,
     reports,
+    segments,
     users,
 )
 from recsvc.api.cors import Preflights
@@ -33,6 +35,8 @@ RESOURCES = (
     foreign,
     items,
     users,
+    profiles,
+    segments,
     reports,
     me,
     recalls,

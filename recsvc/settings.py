@@ -164,6 +164,13 @@ class Settings(BaseSettings):
             description="Categories of Segment's consent object that mean profiling, with commas"
         ),
     ] = "personalization,personalisation,profiling"
+    sensitive_attributes: Annotated[
+        str,
+        Field(
+            description="Attributes of users, with commas, that a segment or a rule may use only if"
+            " it says allow_sensitive"
+        ),
+    ] = ""
     max_waiting_events: Annotated[
         int,
         Field(
@@ -206,6 +213,12 @@ class Settings(BaseSettings):
         """The categories of consent that mean profiling, in lower case."""
         names = self.profiling_consent_categories.lower().split(",")
         return frozenset(name.strip() for name in names if name.strip())
+
+    @property
+    def sensitive_fields(self) -> frozenset[str]:
+        """Fields of conditions that need ``allow_sensitive``."""
+        names = (name.strip() for name in self.sensitive_attributes.split(","))
+        return frozenset(f"user.attributes.{name}" for name in names if name)
 
     @property
     def events_dir(self) -> Path:

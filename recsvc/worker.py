@@ -28,6 +28,7 @@ from feature_store.state_writer import AppendResult
 from feature_store.store import Store, UserContext
 from recsvc.admission import Admission
 from recsvc.answer import answer, new_recommendation_id
+from recsvc.audiences import SegmentCounter
 from recsvc.continued import continued, list_time_s
 from recsvc.engine import recommend
 from recsvc.keeping import SnapshotKeeper
@@ -99,6 +100,7 @@ class Worker:
         self.keeper = SnapshotKeeper(self.store, self.holder, metrics)
         self.auth = Authenticator(secret, self.store.keys)
         self.admission = Admission(settings, metrics)
+        self.segment_counter = SegmentCounter(self.store)
         self._archiver = Archiver(self.store.streams, EventLog(settings.data_dir))
         self.reached_at_s = -inf
         # Without a lease there is nothing that could have ended.

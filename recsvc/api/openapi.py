@@ -55,6 +55,8 @@ TAGS = [
     {"name": "events", "description": "What customers did"},
     {"name": "items", "description": "The catalogue"},
     {"name": "users", "description": "What is known of a person"},
+    {"name": "segments", "description": "Named conditions over people"},
+    {"name": "personas", "description": "Made-up customers for preview"},
     {"name": "recalls", "description": "What must be gone from everything"},
     {"name": "reports", "description": "What customers said, summed up"},
     {"name": "me", "description": "What customers do for themselves, with a customer token"},

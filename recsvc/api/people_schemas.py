@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from feature_store.profile import Profile
 from feature_store.schema import Id, Timestamp
 from recsvc.api.schemas import Document, FieldProblem
+from recsvc.segments import SegmentBody
 
 
 class RecentEvent(Document):
@@ -83,3 +84,39 @@ class UsersStored(Document):
     accepted: int
     changed: Annotated[int, Field(description="users whose profile is another one now")]
     rejected: list[RejectedUser]
+
+
+class SegmentDocument(SegmentBody):
+    """A segment, and how many users belong to it."""
+
+    segment_id: str
+    built_in: Annotated[bool, Field(description="every shop has it; it cannot be changed")]
+    revision: Annotated[int, Field(description="for If-Match; 0 of a built-in one")]
+    updated_at: Timestamp | None
+    updated_by: str | None
+    count: Annotated[
+        int | None, Field(description="users who belong to it; null where it was not counted")
+    ]
+    as_of: Annotated[Timestamp | None, Field(description="when they were counted")]
+
+
+class SegmentUpsert(SegmentBody):
+    """Who belongs to a segment."""
+
+    segment_id: Annotated[Id | None, Field(description="the same as in the address")] = None
+
+
+class SegmentList(Document):
+    """All segments."""
+
+    segments: list[SegmentDocument]
+    n_users: Annotated[
+        int | None, Field(description="users of whom more is known than newest events")
+    ]
+
+
+class SegmentDeleted(Document):
+    """The segment is gone."""
+
+    segment_id: str
+    deleted: bool

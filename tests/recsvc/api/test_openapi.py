@@ -67,7 +67,7 @@ def test_operation_ids_are_verbs_and_unique(document: dict[str, Any]) -> None:
     assert len(set(ids)) == len(ids)
     verbs = {
         "get", "post", "list", "record", "promote", "rollback", "hold", "resume", "check",
-        "merge", "put", "patch",
+        "merge", "put", "patch", "delete",
     }  # fmt: skip
     assert {one.partition("_")[0] for one in ids} <= verbs
     assert all(re.fullmatch(r"[a-z]+_[a-z_]+", one) for one in ids)
@@ -175,6 +175,11 @@ def test_every_route_of_the_contract_so_far_is_there(document: dict[str, Any]) -
         ("put", "/v1/users/{user_id}"),
         ("patch", "/v1/users/{user_id}"),
         ("post", "/v1/users"),
+        ("get", "/v1/segments"),
+        ("get", "/v1/segments/{segment_id}"),
+        ("put", "/v1/segments/{segment_id}"),
+        ("delete", "/v1/segments/{segment_id}"),
+        ("get", "/v1/segments/{segment_id}/members"),
         ("get", "/v1/reports/feedback"),
         ("get", "/v1/models"),
         ("post", "/v1/models/{version}/promote"),

@@ -1,0 +1,104 @@
+"""How many users belong to each segment, and which ones: found by looking at everybody."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from feature_store.store import Store
+from recsvc.people import scan_users
+from recsvc.segments import Segment, SegmentBody, segments_of
+
+LIVE_UPTO_S = 0.25
+"""A count that takes no longer is made anew for every question."""
+SHARE = 10
+"""A count that takes longer holds for so many times as long as it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many users there are.
+
+    Parameters
+    ----------
+    as_of : datetime
+        When counting began.
+    n_users : int
+        All users that are known by more than events.
+    members : mapping of str to int
+        Users in each segment.
+    """
+
+    as_of: datetime
+    n_users: int
+    members: Mapping[str, int]
+
+
+class SegmentCounter:
+    """Counts the members of all segments in one pass, and remembers it as long as it was work.
+
+    Parameters
+    ----------
+    store : Store
+        Where the users are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = asyncio.Lock()
+        self._known: Counts | None = None
+        self._of: Mapping[str, SegmentBody] = {}
+        self._began_s = 0.0
+        self._took_s = 0.0
+
+    async def counts(self, segments: Mapping[str, Segment]) -> Counts:
+        """Return the members of each segment, as of now or, with very many users, of a while ago.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the store does not answer.
+        """
+        asked_s = time.monotonic()
+        bodies = {name: segment.body for name, segment in segments.items()}
+        async with self._lock:
+            # Whoever waited takes the count that began after the question.
+            fresh = self._began_s >= asked_s or (
+                self._took_s > LIVE_UPTO_S and asked_s < self._began_s + SHARE * self._took_s
+            )
+            if self._known is None or self._of != bodies or not fresh:
+                self._began_s = time.monotonic()
+                self._known = await count_members(self._store, segments)
+                self._of = bodies
+                self._took_s = time.monotonic() - self._began_s
+            return self._known
+
+
+async def count_members(store: Store, segments: Mapping[str, Segment]) -> Counts:
+    """Look at every user once and count the members of every segment.
+
+    The event loop is free after every hundred users.
+    """
+    as_of = datetime.now(UTC)
+    members = dict.fromkeys(segments, 0)
+    n_users = 0
+    feedback = any(segment.needs_feedback for segment in segments.values())
+    async for users in scan_users(store, feedback=feedback):
+        n_users += len(users)
+        for _, user in users:
+            for name in segments_of(segments, user):
+                members[name] += 1
+    return Counts(as_of, n_users, members)
+
+
+async def members_of(store: Store, segment: Segment) -> AsyncIterator[list[str]]:
+    """Yield the user ids of a segment's members, some at a time.
+
+    A user who changes meanwhile may be found as before or as after.
+    """
+    only = {segment.segment_id: segment}
+    async for users in scan_users(store, feedback=segment.needs_feedback):
+        found = [user_id for user_id, user in users if segments_of(only, user)]
+        if found:
+            yield found
