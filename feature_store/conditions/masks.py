@@ -135,7 +135,7 @@ class ItemTable:
         Returns
         -------
         ndarray of bool, shape (n,)
-            Holes are false.
+            Holes and deleted items are false.
         """
         return self._node(condition.root) & self._present
 
@@ -152,7 +152,8 @@ class ItemTable:
 
     @cached_property
     def _present(self) -> Mask:
-        there: Mask = self.frame["item_id"].is_not_null().to_numpy()
+        deleted = self.frame["deleted"].fill_null(value=False)
+        there: Mask = (self.frame["item_id"].is_not_null() & ~deleted).to_numpy()
         return there
 
     @cached_property

@@ -1,0 +1,234 @@
+"""The rules that act on one list: what they remove, move, weigh and count."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from feature_store.catalogue import Catalogue
+from recsvc.rules.book import Entry
+from recsvc.rules.model import Boost, Bury, Cap, Exclude, IncludeOnly, Pin, Slot
+from recsvc.rules.targets import Target, membership
+
+Mask = npt.NDArray[np.bool_]
+F32 = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A pin with the rows of its items, -1 where there is none."""
+
+    rule_id: str
+    positions: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    """A slot: positions for the best items of a target."""
+
+    rule_id: str
+    positions: tuple[int, ...]
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Capped:
+    """A cap: how many items may share a value, and the values of an item."""
+
+    rule_id: str
+    most: int
+    values_of: Callable[[int], Iterable[Any]]
+
+
+class ActiveRules:
+    """What a set of rules says about a list, in a form that the engine can apply.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        The rules that act, in order.
+    targets : sequence of Target
+        All targets.
+    catalogue : Catalogue
+        What the targets are rows of.
+    boosts : sequence of Entry
+        All boosts and buries of the placement, acting or not, in the order of the stack.
+    stack : ndarray of uint8, shape (n_bytes, len(boosts))
+        Their targets (``targets.stacked``).
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        targets: Sequence[Target],
+        catalogue: Catalogue,
+        boosts: Sequence[Entry] = (),
+        stack: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        self.entries = tuple(entries)
+        self._targets, self._n_rows = targets, catalogue.n_rows
+        self._stack = stack
+        acting = {entry.number for entry in entries}
+        weights = [_weight(one) if one.number in acting else 1.0 for one in boosts]
+        positive = [weight if weight > 0 else 1.0 for weight in weights]
+        self._log_weights = np.log(np.array(positive)).astype(np.float32)
+        self._boost_ids = [one.rule.rule_id if one.number in acting else None for one in boosts]
+        self.weighs = bool(self._log_weights.any())
+        self.pins = tuple(_pins(self.entries, catalogue))
+        self.slots = tuple(
+            Slotted(one.rule.rule_id, tuple(one.rule.action.positions), self._target(one))
+            for one in self.entries
+            if isinstance(one.rule.action, Slot)
+        )
+        self.caps = tuple(_caps(self.entries, catalogue))
+        self.include_ids = tuple(
+            one.rule.rule_id for one in self.entries if isinstance(one.rule.action, IncludeOnly)
+        )
+        self.permitted = self._permitted()
+        self.last = self._last(boosts, weights)
+
+    def __bool__(self) -> bool:
+        return bool(self.entries)
+
+    @property
+    def arranges(self) -> bool:
+        """Whether items have to be placed one by one: pins, slots, caps."""
+        return bool(self.pins or self.slots or self.caps)
+
+    def log_weights(self, rows: Rows) -> F32:
+        """Return the logarithm of the product of all weights for each row.
+
+        Returns
+        -------
+        ndarray of float32, shape (len(rows),)
+            0 where no rule weighs.
+        """
+        assert self._stack is not None
+        inside = (membership(self._stack, rows) != 0).astype(np.float32)
+        found: F32 = inside @ self._log_weights
+        return found
+
+    def rule_ids_of(self, rows: Rows) -> list[tuple[str, ...]]:
+        """Return the rules that let each row in or weighed it."""
+        found = [self.include_ids] * len(rows)
+        if self._stack is not None and any(self._boost_ids):
+            inside = membership(self._stack, rows)
+            for at, place in zip(*np.nonzero(inside), strict=True):
+                rule_id = self._boost_ids[place]
+                if rule_id is not None:
+                    found[at] = (*found[at], rule_id)
+        return found
+
+    def removed_by(self, row: int) -> list[str]:
+        """Return the rules for which a row may not be shown."""
+        one = np.array([row])
+        return [
+            entry.rule.rule_id
+            for entry in self.entries
+            if (isinstance(entry.rule.action, Exclude) and self._target(entry).contains(one)[0])
+            or (
+                isinstance(entry.rule.action, IncludeOnly)
+                and not self._target(entry).contains(one)[0]
+            )
+        ]
+
+    def _target(self, entry: Entry) -> Target:
+        assert entry.target is not None
+        return self._targets[entry.target]
+
+    def _permitted(self) -> Mask | None:
+        """Return what neither an exclude nor an include_only removes; ``None`` for everything."""
+        removed = _union(
+            [self._target(one) for one in self.entries if isinstance(one.rule.action, Exclude)],
+            self._n_rows,
+        )
+        found = None if removed is None else ~removed
+        for one in self.entries:
+            if isinstance(one.rule.action, IncludeOnly):
+                mask = self._target(one).mask(self._n_rows)
+                found = mask if found is None else found & mask
+        if found is not None:
+            found.flags.writeable = False
+        return found
+
+    def _last(self, boosts: Sequence[Entry], weights: Sequence[float]) -> Mask | None:
+        """Return what is buried with weight 0, or ``None``."""
+        zero = [
+            self._target(one) for one, weight in zip(boosts, weights, strict=True) if weight == 0
+        ]
+        return _union(zero, self._n_rows)
+
+
+def _union(targets: Sequence[Target], n_rows: int) -> Mask | None:
+    """Return the rows that are in any of some sets; ``None`` for no sets."""
+    if not targets:
+        return None
+    bits = np.zeros((n_rows + 7) // 8, dtype=np.uint8)
+    for target in targets:
+        if target.bits is not None:
+            bits[: len(target.bits)] |= target.bits[: len(bits)]
+    found = np.unpackbits(bits, count=n_rows).view(bool)
+    for target in targets:
+        if target.bits is None:
+            found[target.rows] = True
+    return found
+
+
+def _weight(entry: Entry) -> float:
+    action = entry.rule.action
+    assert isinstance(action, Boost | Bury)
+    return action.weight
+
+
+def _pins(entries: Iterable[Entry], catalogue: Catalogue) -> Iterable[Pinned]:
+    for one in entries:
+        if isinstance(one.rule.action, Pin):
+            rows = catalogue.rows(one.rule.action.item_ids)
+            yield Pinned(one.rule.rule_id, tuple(one.rule.action.positions), tuple(rows.tolist()))
+
+
+def _caps(entries: Iterable[Entry], catalogue: Catalogue) -> Iterable[Capped]:
+    for one in entries:
+        if isinstance(one.rule.action, Cap):
+            yield Capped(
+                one.rule.rule_id, one.rule.action.max, _values_of(one.rule.action, catalogue)
+            )
+
+
+def _values_of(cap: Cap, catalogue: Catalogue) -> Callable[[int], Iterable[Any]]:
+    """Return a function that gives the values by which an item is counted.
+
+    Its brand; its first category; or every value of an attribute, as JSON. An item without one is
+    not counted.
+    """
+    name = {"brand": "brand", "category": "categories", "attribute": "attributes"}[cap.by]
+    column, overlay = catalogue.frame[name], catalogue.overlay
+
+    def read(row: int) -> Any:
+        changed = overlay.get(row)
+        return column[row] if changed is None else changed[name]
+
+    def brand(row: int) -> Iterable[Any]:
+        value = read(row)
+        return () if value is None else (value,)
+
+    def category(row: int) -> Iterable[Any]:
+        paths = read(row)
+        return () if paths is None else list(paths[:1])
+
+    def attribute(row: int) -> Iterable[Any]:
+        value = orjson.loads(read(row) or "{}").get(cap.attribute)
+        if value is None:
+            return ()
+        return [orjson.dumps(part) for part in (value if isinstance(value, list) else [value])]
+
+    return {"brand": brand, "category": category, "attribute": attribute}[cap.by]
+
+
+NO_RULES = ActiveRules((), (), Catalogue.empty())
+"""What acts where no rule does."""
