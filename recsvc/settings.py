@@ -165,12 +165,12 @@ class Settings(BaseSettings):
         ),
     ] = "personalization,personalisation,profiling"
     sensitive_attributes: Annotated[
-        str,
+        str | None,
         Field(
             description="Attributes of users, with commas, that a segment or a rule may use only if"
             " it says allow_sensitive"
         ),
-    ] = ""
+    ] = None
     max_waiting_events: Annotated[
         int,
         Field(
@@ -217,7 +217,7 @@ class Settings(BaseSettings):
     @property
     def sensitive_fields(self) -> frozenset[str]:
         """Fields of conditions that need ``allow_sensitive``."""
-        names = (name.strip() for name in self.sensitive_attributes.split(","))
+        names = (name.strip() for name in (self.sensitive_attributes or "").split(","))
         return frozenset(f"user.attributes.{name}" for name in names if name)
 
     @property
