@@ -127,6 +127,9 @@ def train(
     no_publish: Annotated[
         bool, typer.Option("--no-publish", help="Make the model, but do not let it serve.")
     ] = False,
+    no_customers: Annotated[
+        bool, typer.Option("--no-customers", help="Compute no stage, value or risk of customers.")
+    ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on: train whenever enough is new, or it is time.")
     ] = False,
@@ -154,12 +157,16 @@ def train(
     known, window = settings(), training.window(start, end)
     if watch:
         config = WatchConfig(training.watched_seconds(every), min_events)
-        command = training.watched_command(known, start, publish=not no_publish)
+        command = training.watched_command(
+            known, start, publish=not no_publish, customers=not no_customers
+        )
         Watch(known.data_dir, command, lambda: training.count_events(known), config).run()
         return
     training.count_events(known)
     with training.reporting() as progress:
-        result = _train(known, progress, *window, publish=not no_publish)
+        result = _train(
+            known, progress, *window, publish=not no_publish, customers=not no_customers
+        )
     document = None if result.evaluation is None else result.evaluation.document
     training.report(result.manifest, document, result.published, result.reason, as_json=as_json)
     if not result.gate.passed:
@@ -173,17 +180,19 @@ def _train(
     end: "datetime | None" = None,
     *,
     publish: bool = True,
+    customers: bool = True,
 ) -> "TrainResult":
-    """Start the training, and lend it the serving engine."""
+    """Start the training, lend it the serving engine, and store what it says of customers."""
     from datetime import UTC, datetime
 
+    from recsvc.commands.customers import store_customers
     from recsvc.recommender import EngineRecommender
     from training.config import TrainConfig
     from training.run import train as run_training
     from training.watch import training_alone
 
     with training_alone(known.data_dir):
-        return run_training(
+        result = run_training(
             known.data_dir,
             TrainConfig(),
             EngineRecommender,
@@ -191,8 +200,12 @@ def _train(
             start=start,
             end=end,
             publish=publish,
+            customers=customers,
             progress=progress,
         )
+        if publish and result.customers is not None:
+            store_customers(known, result.customers.frame, progress)
+    return result
 
 
 @app.command()

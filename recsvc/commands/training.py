@@ -18,6 +18,7 @@ from feature_store.ingest.run import read_events
 from feature_store.ingest.source import find_sources
 from feature_store.ingest.table import RejectLog
 from recsvc.commands.archive import archive_first
+from recsvc.commands.customers import show_customers
 from recsvc.commands.importing import known_timezone
 from recsvc.commands.models import show_evaluation
 from recsvc.commands.output import ProgressReport, note, say, write_json
@@ -160,12 +161,14 @@ def report(
                 "n_items": manifest["n_items"],
                 "gate": manifest["gate"],
                 "evaluation": evaluation,
+                "customers": manifest.get("customers"),
             }
         )
         return
     if evaluation is not None and evaluation["rows"]:
         show_evaluation(evaluation)
         say("")
+    show_customers(manifest.get("customers"))
     serves = "serves" if published else "does not serve"
     say(f"{manifest['version']} ({manifest['n_items']:,} items) {serves}: {reason}")
 
@@ -188,11 +191,14 @@ def watched_seconds(every: str) -> float:
     return seconds
 
 
-def watched_command(settings: Settings, start: str | None, *, publish: bool) -> list[str]:
+def watched_command(
+    settings: Settings, start: str | None, *, publish: bool, customers: bool
+) -> list[str]:
     """Return the command line of one training of ``recsvc train --watch``."""
     command = [sys.executable, "-m", "recsvc.cli", "--data-dir", str(settings.data_dir), "train"]
     command += [] if start is None else ["--from", start]
-    return command if publish else [*command, "--no-publish"]
+    command += [] if publish else ["--no-publish"]
+    return command if customers else [*command, "--no-customers"]
 
 
 def count_events(settings: Settings) -> int:
