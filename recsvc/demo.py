@@ -19,8 +19,10 @@ from feature_store.catalogue_files import CatalogueFiles
 from feature_store.errors import UserError
 from feature_store.event_log import EventLog
 from feature_store.ingest.events import EventOptions
-from feature_store.ingest.fold import publish_items, store_fold
-from feature_store.ingest.items import ItemOptions, import_items
+from feature_store.ingest.fold import store_fold
+from feature_store.ingest.item_rows import ItemOptions
+from feature_store.ingest.item_sink import StoreSink
+from feature_store.ingest.items import import_items
 from feature_store.ingest.mapping import EVENT_FIELDS, parse_map
 from feature_store.ingest.run import LOCK_WAIT_S, finish_pending, import_events
 from feature_store.ingest.source import find_sources
@@ -163,7 +165,7 @@ def _bring_data(settings: Settings, url: str, progress: ProgressReport) -> None:
                 find_sources(str(path)),
                 {},
                 ItemOptions(currency=CURRENCY),
-                publish=publish_items(url, catalogue_dir),
+                sink=StoreSink(url, catalogue_dir),
                 progress=_named("catalogue", progress),
             )
     if log.count() == 0:

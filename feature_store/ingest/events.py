@@ -10,6 +10,7 @@ import orjson
 import polars as pl
 
 from feature_store.event_log import EVENT_LOG_SCHEMA
+from feature_store.ingest.amounts import DecimalMark, Decimals
 from feature_store.ingest.feedback import refuse_bad_feedback
 from feature_store.ingest.mapping import plain
 from feature_store.ingest.refusals import Refusals
@@ -59,6 +60,8 @@ class EventOptions:
         What a purchase of less than nothing is.
     channel : str, optional
         Where the events happened if no column says so.
+    decimal : {"auto", "comma", "point"}
+        What stands before the fraction of a price or a quantity.
     """
 
     now: datetime
@@ -69,6 +72,7 @@ class EventOptions:
     price: Literal["unit", "line"] = "unit"
     negative_quantity: Literal["refund", "reject"] = "refund"
     channel: str | None = None
+    decimal: Decimals = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,12 @@ class Normalised:
     rejects: list[Reject]
 
 
-def normalise(batch: Batch, mapping: Mapping[str, str], options: EventOptions) -> Normalised:
+def normalise(
+    batch: Batch,
+    mapping: Mapping[str, str],
+    options: EventOptions,
+    mark: DecimalMark | None = None,
+) -> Normalised:
     """Turn rows into events.
 
     Parameters
@@ -99,8 +108,13 @@ def normalise(batch: Batch, mapping: Mapping[str, str], options: EventOptions) -
         Column of each field (``mapping.EVENT_FIELDS``).
     options : EventOptions
         How they are meant.
+    mark : DecimalMark, optional
+        How the file writes amounts, as far as it has been read.
     """
     raw = {field: batch.frame[column].alias(field) for field, column in mapping.items()}
+    given_amounts = {field: raw[field] for field in ("quantity", "price") if field in raw}
+    mark = mark or DecimalMark(options.decimal)
+    raw |= {field: mark.plain(values) for field, values in given_amounts.items()}
     height = batch.frame.height
     refusals = Refusals(height)
     columns = {name: _nulls(name, dtype, height) for name, dtype in EVENT_LOG_SCHEMA.items()}

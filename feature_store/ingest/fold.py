@@ -7,7 +7,6 @@ from pathlib import Path
 import polars as pl
 
 from feature_store.catalogue_files import CatalogueFiles
-from feature_store.ingest.items import Publish
 from feature_store.ingest.run import Fold
 from feature_store.ingest.table import Progress
 from feature_store.store import Store
@@ -57,22 +56,5 @@ async def _fold(
         if await store.catalogue.sequence() > current.sequence:
             # Thousands of new items belong into the mapped file, not into every worker's memory.
             await store.catalogue.import_items(files, pl.DataFrame(schema={"item_id": pl.String}))
-    finally:
-        await store.close()
-
-
-def publish_items(url: str, catalogue_dir: Path) -> Publish:
-    """Return what `import_items` calls to reach the catalogue; see `store_fold`."""
-
-    def publish(items: pl.DataFrame) -> None:
-        asyncio.run(_publish(url, catalogue_dir, items))
-
-    return publish
-
-
-async def _publish(url: str, catalogue_dir: Path, items: pl.DataFrame) -> None:
-    store = await Store.open(url)
-    try:
-        await store.catalogue.import_items(CatalogueFiles(catalogue_dir), items)
     finally:
         await store.close()

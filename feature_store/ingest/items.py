@@ -1,54 +1,63 @@
-"""Rows of a file become items of the catalogue, or are refused with the reason."""
+"""The import of items: read, compared with the catalogue, and published as one, or not at all.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+The memory that reading takes does not grow with the files: items wait on disk until the last row
+has been read, for of several rows of one item the last one counts.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import orjson
+import numpy as np
 import polars as pl
 
-from feature_store.ingest.mapping import ATTRIBUTE, ITEM_FIELDS, plain, require, resolve
-from feature_store.ingest.refusals import Refusals
+from feature_store.catalogue import Catalogue
+from feature_store.ingest.amounts import DecimalMark
+from feature_store.ingest.comparison import (
+    MOST_GONE_SHARE,
+    Comparison,
+    ItemChanges,
+    completed,
+)
+from feature_store.ingest.item_rows import ItemOptions, NormalisedItems, normalise_items
+from feature_store.ingest.mapping import ITEM_FIELDS, require, resolve
+from feature_store.ingest.merchant import BROKEN_FEED
 from feature_store.ingest.source import Source, open_table, read_batches
 from feature_store.ingest.summary import ImportSummary
-from feature_store.ingest.table import Batch, EmptyFileError, Progress, Reject, RejectLog, silent
-from feature_store.ingest.values import as_number, as_text, as_time, bad_ids
+from feature_store.ingest.table import Batch, EmptyFileError, Progress, RejectLog, silent
 from feature_store.item_columns import COLUMNS
 
-KINDS = ("product", "content", "offer")
-MAX_LENGTHS = {"title": 500, "brand": 200, "url": 2000, "image_url": 2000}
-MAX_CATEGORIES = 50
-_MAX_PRICE = 10_000_000_000
-_PRICE = pl.Decimal(18, 4)
-
-AVAILABLE: dict[str, bool] = {
-    **dict.fromkeys(("true", "1", "yes", "y", "t", "instock", "available", "backorder"), True),
-    **dict.fromkeys(
-        ("false", "0", "no", "n", "f", "outofstock", "soldout", "unavailable", "preorder"), False
-    ),
-}
-"""What a column of availability may hold, without case and punctuation."""
+_UNREADABLE = ("broken_line", "wrong_encoding")
+_KEPT = ("markets",)
+"""Stays as it is where a file has no column for it: few formats have a way to say it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ItemOptions:
-    """How a file of items is meant.
+class ItemSink(Protocol):
+    """The catalogue that an import compares with and writes to."""
+
+    def current(self) -> Catalogue:
+        """Return the catalogue as it is now, changes of a moment ago included."""
+
+    def publish(self, items: pl.DataFrame) -> None:
+        """Add distinct items (``item_columns.COLUMNS``) or replace them, all at once."""
+
+
+@dataclass(slots=True)
+class ItemSummary(ImportSummary):
+    """The outcome of an import of items.
 
     Parameters
     ----------
-    currency : str
-        What prices are in if no column says so.
-    timezone : str
-        What times without a zone are in.
+    changes : ItemChanges
+        What it changed.
+    complete : bool
+        Whether every file was read to its end; one that breaks off was read until there.
     """
 
-    currency: str
-    timezone: str = "UTC"
-
-
-Publish = Callable[[pl.DataFrame], None]
-"""Adds distinct items, columns of ``item_columns.COLUMNS``, to the catalogue or replaces them."""
+    changes: ItemChanges = field(default_factory=ItemChanges)
+    complete: bool = True
 
 
 def import_items(
@@ -56,11 +65,17 @@ def import_items(
     given: Mapping[str, str],
     options: ItemOptions,
     *,
-    publish: Publish,
+    sink: ItemSink,
+    dry_run: bool = False,
     rejects_file: Path | None = None,
+    scratch: Path | None = None,
     progress: Progress = silent,
-) -> ImportSummary:
+) -> ItemSummary:
     """Import files of items; of several rows of one item the last one counts.
+
+    An item that is there is replaced as a whole (`_KEPT` excepted), one that does not change is
+    not written. Of changes that are made by others while the files are read, those before the
+    comparison are compared with; of one item the change that is acknowledged last wins.
 
     Parameters
     ----------
@@ -70,34 +85,133 @@ def import_items(
         Columns that the person has named (``mapping.parse_map``).
     options : ItemOptions
         How the files are meant.
-    publish : Publish
-        Gets all items at once.
+    sink : ItemSink
+        Gets all changed items at once.
+    dry_run : bool
+        Only tell what would change.
     rejects_file : Path, optional
         Where refused rows are written; ``None`` only counts them.
+    scratch : Path, optional
+        Folder on whose disk items wait; the system's temporary one by default.
     progress : Progress
         Is told how far it is.
+
+    Returns
+    -------
+    ItemSummary
+        If ``changes.refused`` says why, nothing was changed.
 
     Raises
     ------
     UserError
         If a file cannot be read, or lacks a column that is needed; then nothing was imported.
     """
-    with RejectLog(rejects_file) as rejects:
-        frames = list(item_batches(sources, given, options, rejects, progress))
-    # Files may have different columns; an item is replaced as a whole.
-    rows = pl.concat(frames, how="diagonal") if frames else pl.DataFrame(schema=COLUMNS)
-    items = rows.unique("item_id", keep="last", maintain_order=True)
-    if len(items):
-        progress("writing", 0, len(items))
-        publish(items)
-        progress("writing", len(items), len(items))
-    return ImportSummary(
-        rows_read=len(rows) + rejects.total,
-        accepted=len(items),
-        duplicates=len(rows) - len(items),
+    with tempfile.TemporaryDirectory(prefix="items-", dir=scratch) as folder:
+        with RejectLog(rejects_file) as rejects:
+            staged = _Staged(Path(folder), partial=options.partial)
+            for result in item_batches(sources, given, options, rejects, progress):
+                staged.add(result)
+        changed, changes, n_items = _compared(staged, sink.current(), options, progress)
+        broken = rejects.counts[BROKEN_FEED]
+        changes.refused = _refusal(changes, n_broken=broken, force=options.force)
+        if not (dry_run or changes.refused):
+            if n_changed := sum(map(len, changed)):
+                progress("writing", 0, n_changed)
+                sink.publish(pl.concat(changed))
+                progress("writing", n_changed, n_changed)
+            changes.applied = True
+    n_rows = len(staged)
+    return ItemSummary(
+        rows_read=n_rows + rejects.total - broken,
+        accepted=n_items,
+        duplicates=n_rows - n_items,
         rejected=dict(rejects.counts.most_common()),
         rejects_file=rejects.written_to,
-        items=len(items),
+        items=n_items,
+        changes=changes,
+        complete=not broken,
+    )
+
+
+class _Staged:
+    """Items that have been read, in files."""
+
+    def __init__(self, folder: Path, *, partial: bool) -> None:
+        self.folder = folder
+        self.ids: list[pl.Series] = []
+        self.refused_ids: list[pl.Series] = []
+        self._may_stay = list(COLUMNS) if partial else [name for name in _KEPT if name in COLUMNS]
+        self._files: list[tuple[Path, list[str]]] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ids))
+
+    def add(self, result: NormalisedItems) -> None:
+        self.refused_ids.append(result.refused_ids)
+        if len(result.items):
+            self.ids.append(result.items["item_id"])
+            path = self.keep(completed(result.items), f"read-{len(self._files)}")
+            kept = [name for name in self._may_stay if name not in result.items.columns]
+            self._files.append((path, kept))
+
+    def keep(self, items: pl.DataFrame, name: str) -> Path:
+        path = self.folder / f"{name}.arrow"
+        items.write_ipc(path, compression="uncompressed")
+        return path
+
+    def newest(self) -> Iterator[tuple[pl.DataFrame, list[str]]]:
+        """Yield the items, without rows that a later one replaces, and what stays of old ones."""
+        if not self.ids:
+            return
+        ids = pl.DataFrame({"item_id": pl.concat(self.ids)}).with_row_index("at")
+        last = np.zeros(len(ids), dtype=bool)
+        last[ids.unique("item_id", keep="last")["at"].to_numpy()] = True
+        start = 0
+        for (path, kept), part in zip(self._files, self.ids, strict=True):
+            rows = last[start : start + len(part)]
+            start += len(part)
+            items = pl.read_ipc(path)
+            yield items if rows.all() else items.filter(pl.Series(rows)), kept
+
+
+def _compared(
+    staged: _Staged, catalogue: Catalogue, options: ItemOptions, progress: Progress
+) -> tuple[list[pl.DataFrame], ItemChanges, int]:
+    """Return the items to write, in mapped files, what changes, and how many items there are."""
+    comparison = Comparison(catalogue)
+    changed: list[pl.DataFrame] = []
+    done = n_items = 0
+    for items, kept in staged.newest():
+        n_items += len(items)
+        different = comparison.changed(items, kept, merge=options.partial)
+        if len(different):
+            changed.append(pl.read_ipc(staged.keep(different, f"changed-{len(changed)}")))
+        done += len(items)
+        progress("comparing", done, len(staged))
+    progress("comparing", len(staged), len(staged))
+    if options.full:
+        absent = comparison.absent([*staged.ids, *staged.refused_ids])
+        if len(absent):
+            changed.append(absent)
+    return changed, comparison.finish(full=options.full), n_items
+
+
+def _refusal(changes: ItemChanges, *, n_broken: int, force: bool) -> str | None:
+    if not changes.full:
+        return None
+    if n_broken:
+        return (
+            "a feed breaks off before its end, so it is not the whole catalogue: nothing was "
+            "changed; without --full the part that can be read is imported"
+        )
+    if force or changes.gone_share <= MOST_GONE_SHARE:
+        return None
+    more = ", ..." if changes.made_unavailable > len(changes.gone) else ""
+    return (
+        f"{changes.made_unavailable:,} of {changes.available_before:,} available items "
+        f"({changes.gone_share * 100:.0f} %) would not be available any more: "
+        f"{', '.join(changes.gone)}{more}; nothing was changed; for more than "
+        f"{MOST_GONE_SHARE * 100:.0f} % say --force"
     )
 
 
@@ -120,174 +234,33 @@ def item_batches(
     options: ItemOptions,
     rejects: RejectLog,
     progress: Progress = silent,
-) -> Iterator[pl.DataFrame]:
-    """Read the items of some files: ``item_id`` and those of ``item_columns.COLUMNS`` they have."""
+) -> Iterator[NormalisedItems]:
+    """Read the items of some files; one that breaks off leaves a reject `BROKEN_FEED`."""
     total = sum(source.size for source in sources)
     done = 0
     for source in sources:
+        mark = DecimalMark(options.decimal)
+        last: Batch | None = None
         try:
             with open_table(source) as table:
                 mapping = item_mapping(given, table.columns, source.name)
                 for batch in read_batches(source, table, sorted(set(mapping.values()))):
-                    items, refused = normalise_items(batch, mapping, options)
-                    rejects.add(refused)
+                    result = normalise_items(batch, mapping, options, mark)
+                    rejects.add(result.rejects)
                     done += batch.n_bytes
                     progress("reading", min(done, total), total)
-                    yield items
+                    last = batch
+                    yield result
         except EmptyFileError:
             if len(sources) == 1:
                 raise
+        if last is not None and _is_cut_off(last):
+            rejects.counts[BROKEN_FEED] += 1
     progress("reading", total, total)
 
 
-def normalise_items(
-    batch: Batch, mapping: Mapping[str, str], options: ItemOptions
-) -> tuple[pl.DataFrame, list[Reject]]:
-    """Turn rows into items.
-
-    Returns
-    -------
-    items : DataFrame
-        ``item_id`` and those of ``item_columns.COLUMNS`` that the rows have.
-    rejects : list of Reject
-        The rows that are none.
-    """
-    raw = {field: batch.frame[column].alias(field) for field, column in mapping.items()}
-    refusals = Refusals(batch.frame.height)
-    columns = {"item_id": as_text(raw["item_id"])}
-    refusals.add("missing_item_id", columns["item_id"].is_null())
-    for field in ("item_id", "group_id"):
-        if field in raw:
-            columns[field] = as_text(raw[field])
-            refusals.add(f"bad_{field}", bad_ids(columns[field]), columns[field])
-    for field, longest in MAX_LENGTHS.items():
-        if field in raw:
-            columns[field] = as_text(raw[field])
-            refusals.add(f"too_long_{field}", columns[field].str.len_chars() > longest, raw[field])
-    if "categories" in raw:
-        columns["categories"] = _categories(raw["categories"])
-        refusals.add("bad_categories", columns["categories"].list.len() > MAX_CATEGORIES)
-    for field in ("published_at", "expires_at"):
-        if field in raw:
-            columns[field] = as_time(raw[field], options.timezone)
-            given = as_text(raw[field])
-            refusals.add(f"bad_{field}", given.is_not_null() & columns[field].is_null(), given)
-    columns |= _prices(raw, options, refusals)
-    columns |= _choices(raw, refusals)
-    columns |= _attributes(raw, refusals)
-    good = refusals.reason.is_null()
-    frame = pl.DataFrame([values.alias(name) for name, values in columns.items()])
-    items = frame.filter(good).select(
-        pl.col(name).cast(COLUMNS[name]) for name in COLUMNS if name in columns
-    )
-    return items, batch.rejects + refusals.rejects(batch)
-
-
-def _categories(given: pl.Series) -> pl.Series:
-    """Read ``A > B``, several with ``|`` between, or a list."""
-
-    def path(text: str) -> str:
-        return " > ".join(filter(None, (part.strip() for part in text.split(">"))))
-
-    def paths(value: Any) -> list[str] | None:
-        if value is None:
-            return None
-        if isinstance(value, str):
-            if value.startswith("["):
-                try:
-                    value = [str(part) for part in orjson.loads(value)]
-                except (orjson.JSONDecodeError, TypeError):
-                    value = value.split("|")
-            else:
-                value = value.split("|")
-        return list(dict.fromkeys(filter(None, (path(str(part)) for part in value))))
-
-    if not isinstance(given.dtype, pl.List):
-        given = as_text(given)
-        # A shop has far fewer categories than items.
-        known = {value: paths(value) for value in given.unique()}
-        values = [known[value] for value in given]
-    else:
-        values = [paths(value) for value in given.to_list()]
-    return pl.Series("categories", values, dtype=pl.List(pl.String))
-
-
-def _prices(
-    raw: Mapping[str, pl.Series], options: ItemOptions, refusals: Refusals
-) -> dict[str, pl.Series]:
-    """Read amounts such as ``15``, ``15.00`` and ``15.00 EUR``."""
-    columns: dict[str, pl.Series] = {}
-    currency = pl.Series("currency", [None], dtype=pl.String).new_from_index(0, len(raw["item_id"]))
-    if "currency" in raw:
-        currency = as_text(raw["currency"]).str.strip_chars().str.to_uppercase()
-        refusals.add("bad_currency", ~currency.str.contains("^[A-Z]{3}$"), currency)
-    for field in ("price", "sale_price"):
-        if field not in raw:
-            continue
-        values = raw[field]
-        given = as_text(values)
-        if values.dtype == pl.String:
-            suffix = values.str.extract(r"^[\s0-9.]+([A-Z]{3})\s*$")
-            currency = currency.zip_with(currency.is_not_null(), suffix)
-            values = values.str.replace(r"\s*[A-Z]{3}\s*$", "")
-        number = as_number(values)
-        wrong = given.is_not_null() & (number.is_null() | (number < 0) | (number >= _MAX_PRICE))
-        refusals.add(f"bad_{field}", wrong, given)
-        number = number.set(wrong, None)
-        exact = values.str.strip_chars() if values.dtype == pl.String else number.round(4)
-        columns[field] = exact.set(number.is_null(), None).cast(_PRICE, strict=False)
-    if columns:
-        # A price without a currency is in the shop's own.
-        columns["currency"] = currency.fill_null(pl.lit(options.currency))
-    return columns
-
-
-def _choices(raw: Mapping[str, pl.Series], refusals: Refusals) -> dict[str, pl.Series]:
-    columns: dict[str, pl.Series] = {}
-    if "available" in raw:
-        given = as_text(raw["available"])
-        known = {
-            value: AVAILABLE[plain(value)]
-            for value in given.drop_nulls().unique()
-            if plain(value) in AVAILABLE
-        }
-        refusals.add("bad_available", given.is_not_null() & ~given.is_in(list(known)), given)
-        columns["available"] = given.replace_strict(known, default=None, return_dtype=pl.Boolean)
-    if "kind" in raw:
-        given = as_text(raw["kind"]).str.to_lowercase()
-        refusals.add("bad_kind", ~given.is_in(list(KINDS)), given)
-        columns["kind"] = given
-    return columns
-
-
-def _attributes(raw: Mapping[str, pl.Series], refusals: Refusals) -> dict[str, pl.Series]:
-    """Put a column of JSON objects and the columns of single attributes together."""
-    single = {field: values for field, values in raw.items() if field.startswith(ATTRIBUTE)}
-    if not single and "attributes" not in raw:
-        return {}
-    height = len(raw["item_id"])
-    whole: list[dict[str, Any]] = [{} for _ in range(height)]
-    if "attributes" in raw:
-        given = as_text(raw["attributes"])
-        read = [_object(text) for text in given]
-        refusals.add("bad_attributes", pl.Series([part is None for part in read]), given)
-        whole = [part or {} for part in read]
-    for field, values in single.items():
-        name = field.removeprefix(ATTRIBUTE)
-        typed = values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.List(pl.String))
-        column = values if typed else as_text(values)
-        for document, value in zip(whole, column.to_list(), strict=True):
-            if value is not None:
-                document[name] = value
-    texts = [orjson.dumps(document).decode() for document in whole]
-    return {"attributes": pl.Series("attributes", texts, dtype=pl.String)}
-
-
-def _object(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return {}
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
+def _is_cut_off(last: Batch) -> bool:
+    """Tell whether the last line of a file cannot be read, as when a transfer broke off."""
+    if not last.rejects or last.rejects[-1].reason not in _UNREADABLE:
+        return False
+    return len(last.lines) == 0 or last.rejects[-1].line > int(last.lines[-1])

@@ -1,6 +1,6 @@
 """Files with one JSON object a line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,8 +16,6 @@ _DEEPEST = 4
 class JsonlTable:
     """A JSON-lines file; an object within the object is reached as ``outer.inner``.
 
-    An object of the name ``attributes`` stays whole, with the types that its values have.
-
     The columns are the keys that occur in the first 8 MiB.
 
     Parameters
@@ -26,10 +24,21 @@ class JsonlTable:
         Read once, front to back.
     name : str
         What messages call it.
+    whole : set of str
+        Objects of these names stay whole, as JSON with the types that their values have.
+    chunk_bytes : int
+        How much is read at a time.
     """
 
-    def __init__(self, file: BinaryIO, name: str, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        whole: Set[str] = frozenset({"attributes"}),
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
         self.name = name
+        self._whole = whole
         self._file = file
         self._chunk_bytes = chunk_bytes
         self._first = file.readlines(chunk_bytes)
@@ -37,7 +46,7 @@ class JsonlTable:
             raise EmptyFileError(f"{name} is empty")
         found: dict[str, None] = {}
         for line in self._first:
-            row, _ = _read(line)
+            row, _ = _read(line, self._whole)
             found.update(dict.fromkeys(row or ()))
         if not found:
             raise UserError(f"{name} holds no JSON object in a line of its own; see --format")
@@ -59,7 +68,7 @@ class JsonlTable:
         for number, line in enumerate(lines, start=first_line):
             if not line.strip():
                 continue
-            row, error = _read(line)
+            row, error = _read(line, self._whole)
             if row is None:
                 reason = "wrong_encoding" if error.startswith("not UTF-8") else "broken_line"
                 rejects.append(Reject(self.name, number, reason, error))
@@ -73,7 +82,7 @@ class JsonlTable:
         )
 
 
-def _read(line: bytes) -> tuple[dict[str, str | None] | None, str]:
+def _read(line: bytes, whole: Set[str]) -> tuple[dict[str, str | None] | None, str]:
     """Return the flat object of a line, or ``None`` and why there is none."""
     try:
         value = orjson.loads(line.removeprefix(b"\xef\xbb\xbf"))
@@ -86,14 +95,16 @@ def _read(line: bytes) -> tuple[dict[str, str | None] | None, str]:
     if not isinstance(value, dict):
         return None, "not a JSON object"
     flat: dict[str, str | None] = {}
-    _flatten("", value, flat, _DEEPEST)
+    _flatten("", value, flat, _DEEPEST, whole)
     return flat, ""
 
 
-def _flatten(prefix: str, value: dict[str, Any], flat: dict[str, str | None], depth: int) -> None:
+def _flatten(
+    prefix: str, value: dict[str, Any], flat: dict[str, str | None], depth: int, whole: Set[str]
+) -> None:
     for key, inner in value.items():
-        if isinstance(inner, dict) and inner and depth > 1 and prefix + key != "attributes":
-            _flatten(f"{prefix}{key}.", inner, flat, depth - 1)
+        if isinstance(inner, dict) and inner and depth > 1 and prefix + key not in whole:
+            _flatten(f"{prefix}{key}.", inner, flat, depth - 1, whole)
         elif isinstance(inner, str):
             flat[prefix + key] = inner or None
         elif inner is None:

@@ -79,9 +79,9 @@ ITEM_FIELDS: dict[str, tuple[str, ...]] = {
     "title": ("name", "producttitle", "productname", "itemname", "description"),
     "brand": ("brandname", "manufacturer"),
     "categories": ("category", "categorypath", "productcategory", "producttype"),
-    "price": ("unitprice", "listprice", "regularprice"),
-    "currency": ("currencycode",),
-    "sale_price": ("specialprice", "discountprice"),
+    "price": ("unitprice", "listprice", "regularprice", "priceamount"),
+    "currency": ("currencycode", "pricecurrency"),
+    "sale_price": ("specialprice", "discountprice", "salepriceamount"),
     "url": ("link", "producturl", "itemurl"),
     "image_url": ("image", "imagelink"),
     "available": ("availability", "instock", "isavailable"),
@@ -90,6 +90,7 @@ ITEM_FIELDS: dict[str, tuple[str, ...]] = {
     "published_at": ("availabilitydate", "releasedate", "launchdate"),
     "expires_at": ("expirationdate", "enddate"),
     "attributes": (),
+    "markets": (),
 }
 """Fields of an item, with other names that columns of them commonly have."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from feature_store.event_log import EventLog, Journal, scan_files
+from feature_store.ingest.amounts import DecimalMark
 from feature_store.ingest.events import EventOptions, Normalised, normalise
 from feature_store.ingest.mapping import EVENT_FIELDS, require, resolve
 from feature_store.ingest.source import Source, open_table, read_batches
@@ -70,13 +71,14 @@ def event_batches(
     total = sum(source.size for source in sources)
     done = 0
     for place, source in enumerate(sources):
+        mark = DecimalMark(options.decimal)
         try:
             with open_table(source) as table:
                 mapping = event_mapping(given, table.columns, source.name)
                 if options.type_given and "type" not in given:
                     mapping.pop("type", None)
                 for batch in read_batches(source, table, sorted(set(mapping.values()))):
-                    result = normalise(batch, mapping, options)
+                    result = normalise(batch, mapping, options, mark)
                     rejects.add(result.rejects)
                     done += batch.n_bytes
                     progress("reading", min(done, total), total)

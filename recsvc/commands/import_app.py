@@ -1,5 +1,6 @@
 """``recsvc import`` on the command line; light, because ``recsvc --help`` imports it."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -18,7 +19,27 @@ from recsvc.commands.options import (
     Timezone,
 )
 
-import_app = typer.Typer(help="Bring events or items in from files.", no_args_is_help=True)
+import_app = typer.Typer(help="Bring events, items or users in from files.", no_args_is_help=True)
+
+
+class Decimal(StrEnum):
+    """What stands before the fraction of a price."""
+
+    AUTO = "auto"
+    COMMA = "comma"
+    POINT = "point"
+
+
+DecimalOf = Annotated[
+    Decimal,
+    typer.Option("--decimal", help="What stands before the cents; else told from the file."),
+]
+ItemFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format", help="csv, parquet, jsonl or merchant; else told from ending and content."
+    ),
+]
 
 
 @import_app.command("events")
@@ -40,6 +61,7 @@ def import_events(  # noqa: PLR0913, PLR0917 - a command has as many options as 
     channel: Annotated[
         str | None, typer.Option(help="Where it happened, like store or web.")
     ] = None,
+    decimal: DecimalOf = Decimal.AUTO,
     dry_run: DryRun = False,
     rejects: Rejects = None,
     as_json: Json = False,
@@ -60,7 +82,7 @@ def import_events(  # noqa: PLR0913, PLR0917 - a command has as many options as 
     """  # noqa: D301
     from recsvc.commands import importing  # noqa: PLC0415 - help need not wait for polars
 
-    files = importing.FileOptions(source, form, columns, timezone, currency, rejects)
+    files = importing.FileOptions(source, form, columns, timezone, currency, rejects, decimal.value)
     options = importing.event_options(
         files,
         default_type=kind or "purchase",
@@ -76,12 +98,26 @@ def import_events(  # noqa: PLR0913, PLR0917 - a command has as many options as 
 
 
 @import_app.command("items")
-def import_items(  # noqa: PLR0917
+def import_items(  # noqa: PLR0913, PLR0917 - a command has as many options as it has
     source: SourceFile,
-    form: Format = None,
+    form: ItemFormat = None,
     columns: Map = "",
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="The files are the whole catalogue: make the rest unavailable."
+        ),
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave as it is what the files have no column for.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Even if over 20 % of the available items would be gone."),
+    ] = False,
     timezone: Timezone = "UTC",
     currency: Currency = None,
+    decimal: DecimalOf = Decimal.AUTO,
     dry_run: DryRun = False,
     rejects: Rejects = None,
     as_json: Json = False,
@@ -89,19 +125,24 @@ def import_items(  # noqa: PLR0917
     """Import the catalogue: products, content, offers.
 
     Fields: item_id title brand categories price currency sale_price url
-    image_url available kind group_id published_at expires_at, and
+    image_url available kind group_id published_at expires_at markets, and
     attributes.ANYTHING. A category is a path "A > B"; several stand with |
-    between. An item that is there already is replaced.
+    between. An item that is there already is replaced, one that does not change
+    is not written. A Google Merchant feed, XML or text, needs no --map.
 
     \b
     Examples:
       recsvc import items products.csv --dry-run
       recsvc import items products.parquet --map item_id=sku,title=name,attributes.size=pack_size
+      recsvc import items feed.xml --full
+      recsvc import items stock.csv --partial
     """  # noqa: D301
-    from recsvc.commands import importing  # noqa: PLC0415 - help need not wait for polars
+    from recsvc.commands import importing, importing_items  # noqa: PLC0415 - help need not wait
 
-    files = importing.FileOptions(source, form, columns, timezone, currency, rejects)
+    known = settings()
+    files = importing.FileOptions(source, form, columns, timezone, currency, rejects, decimal.value)
+    options = importing_items.item_options(known, files, full=full, partial=partial, force=force)
     if dry_run:
-        importing.dry_run_items(settings(), files, as_json=as_json)
+        importing_items.dry_run(known, files, options, as_json=as_json)
     else:
-        importing.run_import_items(settings(), files, as_json=as_json)
+        importing_items.run(known, files, options, as_json=as_json)

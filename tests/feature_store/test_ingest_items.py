@@ -9,35 +9,53 @@ import orjson
 import polars as pl
 import pytest
 
+from feature_store.catalogue import Catalogue
 from feature_store.errors import UserError
-from feature_store.ingest.items import ItemOptions, import_items
+from feature_store.ingest.item_rows import ItemOptions
+from feature_store.ingest.items import ItemSummary, import_items
 from feature_store.ingest.mapping import EVENT_FIELDS, ITEM_FIELDS, parse_map, resolve
 from feature_store.ingest.profile import profile_file
-from feature_store.ingest.source import find_sources
-from feature_store.ingest.summary import ImportSummary
+from feature_store.ingest.source import find_item_sources, find_sources
 from feature_store.item_columns import COLUMNS
 
 Rows = list[dict[str, Any]]
 
 
-def bring(path: Path, content: str, columns: str = "") -> tuple[ImportSummary, Rows]:
+class NewCatalogue:
+    """The catalogue of a new shop."""
+
+    def __init__(self) -> None:
+        self.published: list[pl.DataFrame] = []
+
+    def current(self) -> Catalogue:
+        return Catalogue.empty()
+
+    def publish(self, items: pl.DataFrame) -> None:
+        self.published.append(items)
+
+
+def bring(path: Path, content: str, columns: str = "") -> tuple[ItemSummary, Rows]:
     path.write_text(content, encoding="utf-8")
-    published: list[pl.DataFrame] = []
+    return bring_file(path, columns)
+
+
+def bring_file(path: Path, columns: str = "", **how: Any) -> tuple[ItemSummary, Rows]:
+    sink = NewCatalogue()
     summary = import_items(
-        find_sources(str(path)),
+        find_item_sources(str(path)),
         parse_map(columns, ITEM_FIELDS),
-        ItemOptions(currency="EUR"),
-        publish=published.append,
+        ItemOptions(currency="EUR", **how),
+        sink=sink,
         rejects_file=path.parent / "rejects.csv",
     )
-    rows: Rows = published[0].to_dicts() if published else []
-    for frame in published:
-        assert all(frame.schema[name] == COLUMNS[name] for name in frame.columns)
-    return summary, rows
+    for frame in sink.published:
+        assert frame.schema == COLUMNS
+    return summary, [row for frame in sink.published for row in frame.to_dicts()]
 
 
 def test_every_field(tmp_path: Path) -> None:
-    header = ",".join([*(name for name in ITEM_FIELDS if name != "attributes"), "attributes.size"])
+    no_column = ("attributes", "markets")
+    header = ",".join([*(name for name in ITEM_FIELDS if name not in no_column), "attributes.size"])
     line = (
         "A/1,Red wine,Cellar,Drinks > Wine>Red|Gifts,15.00,USD,12.5,https://x/a,https://x/a.jpg,"
         "out of stock,product,wines,2024-01-01,2030-01-01T00:00:00Z,0.75 l"
@@ -60,6 +78,9 @@ def test_every_field(tmp_path: Path) -> None:
         "published_at": datetime(2024, 1, 1, tzinfo=UTC),
         "expires_at": datetime(2030, 1, 1, tzinfo=UTC),
         "attributes": '{"size":"0.75 l"}',
+        "listed": True,
+        "deleted": False,
+        "markets": None,
     }
 
 
@@ -69,7 +90,7 @@ def test_prices_are_decimals_in_the_shop_currency_or_their_own(tmp_path: Path) -
     assert {row["item_id"]: (row["price"], row["currency"]) for row in rows} == {
         "a": (Decimal("0.1"), "EUR"),
         "b": (Decimal("19.99"), "USD"),
-        "c": (None, "EUR"),
+        "c": (None, None),
     }
     assert summary.rejected == {"bad_price": 3}
 
@@ -115,14 +136,8 @@ def test_attributes_keep_the_types_that_a_format_has(tmp_path: Path) -> None:
     assert orjson.loads(item["attributes"]) == {"n": 1.5, "of": [1]}
     frame = pl.DataFrame({"id": [1, 2], "weight": [1.5, None], "categories": [["A", "B"], None]})
     frame.write_parquet(tmp_path / "items.parquet")
-    published: list[pl.DataFrame] = []
-    import_items(
-        find_sources(str(tmp_path / "items.parquet")),
-        parse_map("attributes.kg=weight", ITEM_FIELDS),
-        ItemOptions(currency="EUR"),
-        publish=published.append,
-    )
-    assert published[0].select("item_id", "categories", "attributes").rows() == [
+    _, rows = bring_file(tmp_path / "items.parquet", "attributes.kg=weight")
+    assert [(row["item_id"], row["categories"], row["attributes"]) for row in rows] == [
         ("1", ["A", "B"], '{"kg":1.5}'),
         ("2", None, "{}"),
     ]

@@ -1,0 +1,62 @@
+"""The catalogue as an import of items reaches it: in Redis and in its file."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+
+from feature_store.catalogue import Catalogue
+from feature_store.catalogue_files import CatalogueFiles
+from feature_store.store import Store
+
+T = TypeVar("T")
+
+
+class StoreSink:
+    """An ``items.ItemSink``.
+
+    Parameters
+    ----------
+    url : str
+        Of the Redis server.
+    catalogue_dir : Path
+        Where the catalogue lives.
+    """
+
+    def __init__(self, url: str, catalogue_dir: Path) -> None:
+        self._url = url
+        self._files = CatalogueFiles(catalogue_dir)
+
+    def current(self) -> Catalogue:
+        """Return the catalogue as it is now, changes of a moment ago included."""
+
+        async def read(store: Store) -> Catalogue:
+            # A file may be published between the two reads; then the changes are in the newer one.
+            while True:
+                current = self._files.load()
+                await store.catalogue.restore(current.catalogue, current.sequence)
+                changes = await store.catalogue.changes_since(current.sequence)
+                if changes is not None:
+                    return current.catalogue.after(changes)
+
+        return self._with_store(read)
+
+    def publish(self, items: pl.DataFrame) -> None:
+        """Add distinct items or replace them, all at once."""
+
+        async def write(store: Store) -> None:
+            await store.catalogue.import_items(self._files, items)
+
+        self._with_store(write)
+
+    def _with_store(self, use: Callable[[Store], Awaitable[T]]) -> T:
+        async def run() -> T:
+            store = await Store.open(self._url)
+            try:
+                return await use(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(run())
