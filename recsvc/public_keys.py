@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from feature_store.errors import NotFoundError
-from feature_store.schema import Consent, Event, EventType
+from feature_store.schema import Event, EventType
 from recsvc.auth import Principal
 from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.requests import RecommendationRequest
@@ -97,10 +97,20 @@ def refuse_other(caller: Principal, user_id: object) -> None:
         raise NotFoundError("the token does not speak for this user_id; leave it out")
 
 
-def opted_out(event: Event) -> Event:
-    """Return an event of somebody whose browser says ``Sec-GPC: 1``: no profiling."""
-    analytics = None if event.consent is None else event.consent.analytics
-    return event.model_copy(update={"consent": Consent(profiling=False, analytics=analytics)})
+def is_withheld(caller: Principal, event: Event, *, opted_out: bool) -> bool:
+    """Tell whether nothing of an event may be kept: the visitor's browser says so.
+
+    Parameters
+    ----------
+    caller : Principal
+        Who sends it; what a backend's events mean is for the backend to say.
+    event : Event
+        With the consent that it may carry.
+    opted_out : bool
+        Whether the request says ``Sec-GPC: 1``.
+    """
+    refused = event.consent is not None and event.consent.profiling is False
+    return caller.kind != "server" and (opted_out or refused)
 
 
 def question_of(caller: Principal, question: RecommendationRequest) -> RecommendationRequest:

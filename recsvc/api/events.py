@@ -24,7 +24,7 @@ from recsvc.api.http import (
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import EventsAccepted, FieldProblem, RejectedEvent
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.public_keys import check_event, filled_in, opted_out, refuse_other
+from recsvc.public_keys import check_event, filled_in, is_withheld, refuse_other
 from recsvc.requests import load_json
 
 MAX_EVENTS = 1_000
@@ -56,7 +56,7 @@ ORDER_EXAMPLE = {
         {"item_id": "995242"},
     ],
 }
-_ACCEPTED = {"accepted": 1, "duplicates": 0, "conflicts": 0, "rejected": []}
+_ACCEPTED = {"accepted": 1, "duplicates": 0, "conflicts": 0, "rejected": [], "withheld": 0}
 _CLOUDEVENT = {
     "specversion": "1.0",
     "id": "A-1",
@@ -104,7 +104,8 @@ async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
 
     CloudEvents 1.0 are taken too, structured or batched by their media types, with an event as
     `data`. A public key sends low-trust events of a visitor, a customer token of that customer:
-    never a purchase, and so many a minute.
+    never a purchase, and so many a minute. With `Sec-GPC: 1`, or when an event's consent refuses
+    profiling, nothing of it is kept: it is `withheld`.
     """
     caller = asking(request)
     values = load_json(await json_body(request, beacon=caller.kind == "public"))
@@ -112,7 +113,6 @@ async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
     batched = media_type == cloudevents.BATCHED
     enveloped = batched or media_type == cloudevents.STRUCTURED
     browser = caller.kind != "server"
-    unwatched = browser and read_headers(request.scope).opted_out
     now = datetime.now(UTC)
 
     def read(value: Any) -> tuple[Event | None, list[FieldError]]:
@@ -125,7 +125,6 @@ async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
         event, errors = read_event(filled_in(caller, value), now)
         if event is not None:
             errors = check_event(caller, event)
-            event = opted_out(event) if unwatched else event
         inside = [FieldError("#" + pointer + one.pointer[1:], one.detail) for one in errors]
         return (None if errors else event), inside
 
@@ -150,8 +149,12 @@ async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
             else:
                 events.append(event)
     worker.metrics.events.labels("rejected").inc(len(rejected))
-    result = await (worker.record_public(events) if browser else worker.record(events))
-    return answer_of(result, rejected)
+    opted_out = read_headers(request.scope).opted_out
+    kept = [event for event in events if not is_withheld(caller, event, opted_out=opted_out)]
+    withheld = len(events) - len(kept)
+    worker.metrics.events.labels("withheld").inc(withheld)
+    result = await (worker.record_public(kept) if browser else worker.record(kept))
+    return answer_of(result, rejected, withheld)
 
 
 @router.post(
@@ -176,13 +179,16 @@ async def record_order(request: Request, worker: AnyWorker) -> EventsAccepted:
     return answer_of(await worker.record(events_of(order)), [])
 
 
-def answer_of(result: AppendResult, rejected: list[RejectedEvent]) -> EventsAccepted:
+def answer_of(
+    result: AppendResult, rejected: list[RejectedEvent], withheld: int = 0
+) -> EventsAccepted:
     """Return what became of a batch."""
     return EventsAccepted(
         accepted=result.accepted,
         duplicates=result.duplicates,
         conflicts=result.conflicts,
         rejected=rejected,
+        withheld=withheld,
     )
 
 

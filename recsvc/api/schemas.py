@@ -155,6 +155,9 @@ class EventsAccepted(Document):
     duplicates: int
     conflicts: int
     rejected: list[RejectedEvent]
+    withheld: Annotated[
+        int, Field(description="of people who refused profiling: nothing of it is stored")
+    ] = 0
 
 
 class EventsTranslated(EventsAccepted):
@@ -162,9 +165,6 @@ class EventsTranslated(EventsAccepted):
 
     ignored: Annotated[
         dict[str, int], Field(description="events that mean nothing here: name and number")
-    ]
-    withheld: Annotated[
-        int, Field(description="messages of people who refused profiling: nothing is stored")
     ]
     merged: Annotated[int, Field(description="visitors who became users")]
 
