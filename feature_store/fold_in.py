@@ -86,7 +86,13 @@ class FoldIn:
             gram + np.float32(regularization) * np.eye(self.n_factors, dtype=np.float32)
         )
 
-    def solve(self, model_rows: I32, weights: F32, disliked: I32 | None = None) -> FoldedUser:
+    def solve(
+        self,
+        model_rows: I32,
+        weights: F32,
+        disliked: I32 | None = None,
+        more: F32 | None = None,
+    ) -> FoldedUser:
         """Compute one customer's vector.
 
         Solves ``(Y'Y + lambda I + sum_i c_i y_i y_i') x = sum_i (1 + c_i) y_i`` with
@@ -96,11 +102,13 @@ class FoldIn:
         ----------
         model_rows : ndarray of int32, shape (k,)
             Distinct rows of the model; may be empty, which gives the zero vector.
-        weights : ndarray of float32, shape (k,)
-            Strength of each, not negative.
-        disliked : ndarray of int32, shape (m,), or None
+        weights : ndarray of float32, shape (k + m,)
+            Strength of each, not negative; those of `more` stand at the end.
+        disliked : ndarray of int32 or None
             Rows that the customer is known not to want: a preference of 0 with the confidence of
             `DISLIKE_WEIGHT`, which draws the scores of these and of like items towards 0.
+        more : ndarray of float32, shape (m, d), or None
+            Factors of history items that are no rows of the model: those placed by content.
 
         Returns
         -------
@@ -108,6 +116,8 @@ class FoldIn:
             The vector and what explains it.
         """
         history = self.item_factors.take(model_rows, axis=0)
+        if more is not None:
+            history = np.concatenate((history, more))
         confidence = weights * np.float32(self.alpha)
         normal = history.T @ (history * confidence[:, None])
         normal += self._ridge

@@ -6,49 +6,25 @@ left the next stage scores what may be shown exactly, and the last one walks the
 popularity. So when N items exist that may be shown, N are shown.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from feature_store.conditions import Scope
 from feature_store.schema import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
+from recsvc.arranging import PINNED, arrange
+from recsvc.filling import Chosen, Stages, fill
 from recsvc.history import read_history
-from recsvc.placements import Placement
+from recsvc.placements import PRODUCTS, Placement
 from recsvc.requests import RecommendationRequest
+from recsvc.rules import NO_RULES, ActiveRules, applicable
 from recsvc.snapshot import Snapshot
-from recsvc.sources import EXACT_ROWS, SOURCES, Candidates, Query, exact, popular, remaining
+from recsvc.sources import Query
 
 Mask = npt.NDArray[np.bool_]
-
-SPARE = 12
-"""Candidates that are sorted beyond the list's length, for repeated rows and variants."""
-
-
-class Chosen(NamedTuple):
-    """One item of a list.
-
-    Parameters
-    ----------
-    row : int
-        Its catalogue row.
-    score : float
-        Its source's score; scores of different stages do not compare.
-    candidates : Candidates
-        Where it comes from.
-    position : int
-        Its place among those candidates.
-    """
-
-    row: int
-    score: float
-    candidates: Candidates
-    position: int
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Response:
@@ -82,6 +58,7 @@ def recommend(
     request: RecommendationRequest,
     now_s: int,
     *,
+    scope: Scope | None = None,
     skip: int = 0,
     without_rows: npt.NDArray[np.integer] | None = None,
 ) -> Response:
@@ -99,6 +76,9 @@ def recommend(
         The question. Its ``user_id`` is not looked at: `state` is whose list it is.
     now_s : int
         Seconds since 1970, for decays and availability.
+    scope : Scope or None
+        What the audiences of rules see: the person, the page, the request (``people.scope_of``).
+        Without it they see the request alone.
     skip : int
         How many items of the list were shown already (``after``).
     without_rows : ndarray of int or None
@@ -119,11 +99,39 @@ def recommend(
     personal = preferences.personalization and state.n_item_facts > 0
     history = read_history(state if personal else EMPTY_STATE, snapshot.catalogue.n_rows, now_s)
     about = snapshot.catalogue.rows(request.item_ids) if request.item_ids else _NO_ROWS
-    query = Query(snapshot, history, about[about >= 0], now_s)
+    query = Query(snapshot, history, about[about >= 0], now_s, placement.kinds)
+    if scope is None:
+        scope = Scope(context=request.context, now_s=now_s)
+    rules = applicable(snapshot.rules, placement.name, scope, now_s)
     allowed = allowed_mask(snapshot, placement, preferences, request, query, without_rows)
-    narrow = request.filter is not None or preferences is not NO_PREFERENCES
-    chosen = _fill(query, placement, allowed, skip + limit, narrow=narrow)
+    if rules.permitted is not None:
+        allowed = allowed & rules.permitted
+    query.allowed = allowed
+    narrow = (
+        request.filter is not None
+        or rules.permitted is not None
+        or preferences is not NO_PREFERENCES
+        or placement.kinds != PRODUCTS
+    )
+    stages = Stages(query, placement, rules, narrow=narrow)
+    if rules.arranges:
+        chosen = arrange(stages, query, allowed, skip + limit, rules)
+    else:
+        chosen = fill(stages, query, allowed, skip + limit)
+    if rules:
+        chosen = _with_rule_ids(chosen, rules)
     return Response(snapshot, placement, chosen[skip:], query, personal)
+
+
+def _with_rule_ids(chosen: list[Chosen], rules: ActiveRules) -> list[Chosen]:
+    """Name in each item the rules that moved or allowed it; a pinned one was not weighed."""
+    found = rules.rule_ids_of(np.array([one.row for one in chosen], dtype=np.int64))
+    return [
+        one._replace(
+            rule_ids=one.rule_ids + (rules.include_ids if one.candidates.source == PINNED else ids)
+        )
+        for one, ids in zip(chosen, found, strict=True)
+    ]
 
 
 _NO_ROWS = np.zeros(0, dtype=np.int32)
@@ -147,6 +155,8 @@ def allowed_mask(
     """
     catalogue = snapshot.catalogue
     allowed = catalogue.showable(query.now_s, placement.kinds)
+    if snapshot.recalled is not None:
+        allowed = allowed & ~snapshot.recalled
     if request.filter is not None:
         allowed = allowed & catalogue.mask(request.filter.key, request.filter.expression())
     for hidden, column in (
@@ -178,48 +188,3 @@ def _hidden_mask(snapshot: Snapshot, column: str, name: str) -> Mask:
         inside = (pl.element() == name) | pl.element().str.starts_with(f"{name} > ")
         expression = pl.col("categories").list.eval(inside).list.any()
     return snapshot.catalogue.mask(f"hidden:{column}:{name}", expression)
-
-
-def _stages(
-    query: Query, placement: Placement, allowed: Mask, *, narrow: bool
-) -> Iterator[tuple[Candidates, Mask]]:
-    """Yield candidates, the best source first, and which of them may be shown.
-
-    Each stage is computed only when it is needed. What the person dislikes is not forbidden, but
-    comes when there is nothing else.
-    """
-    disliked, every = query.history.disliked, allowed
-    if len(disliked):
-        allowed = allowed.copy()
-        allowed[disliked] = False
-    if not (narrow and np.count_nonzero(allowed) <= EXACT_ROWS and placement.source == "personal"):
-        yield SOURCES[placement.source](query), allowed
-    yield exact(query, placement.source, allowed), allowed
-    yield popular(query), allowed
-    yield remaining(query), allowed
-    if len(disliked):
-        yield remaining(query), every
-
-
-def _fill(
-    query: Query, placement: Placement, allowed: Mask, needed: int, *, narrow: bool
-) -> list[Chosen]:
-    """Take allowed candidates, best first, one variant of each group, until there are enough."""
-    chosen: list[Chosen] = []
-    taken: set[int] = set()
-    groups = query.snapshot.catalogue.group_codes
-    taken_groups: set[int] = set()
-    for candidates, may in _stages(query, placement, allowed, narrow=narrow):
-        portions = candidates.best(may[candidates.rows], needed + SPARE)
-        for position, row, score in chain.from_iterable(portions):
-            if row in taken:
-                continue
-            if groups is not None and (group := groups.item(row)) >= 0:
-                if group in taken_groups:
-                    continue
-                taken_groups.add(group)
-            taken.add(row)
-            chosen.append(Chosen(row, score, candidates, position))
-            if len(chosen) == needed:
-                return chosen
-    return chosen

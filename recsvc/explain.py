@@ -136,12 +136,10 @@ def _contributors(query: Query, rows: Sequence[int]) -> list[Reason]:
     model, folded = query.snapshot.model, query.folded
     if folded is None:
         return [Reason("collaborative", CODES["popular"]) for _ in rows]
-    model_rows = model.rows_of(np.array(rows))
-    # Only items that the model knows have a collaborative score, so no row is -1 here.
-    best = np.argmax(
-        folded.contributions(model.arrays["item_factors"].take(model_rows, axis=0)), axis=0
-    )
-    _, _, positions = query.known_history
+    # Only items that have a place among the factors have a collaborative score.
+    _, factors = model.placed(np.array(rows))
+    best = np.argmax(folded.contributions(factors), axis=0)
+    positions = query.folded_positions
     history = query.history
     found = []
     for position in positions[best].tolist():

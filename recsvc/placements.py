@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 PRODUCTS = frozenset({"product"})
+CONTENT = frozenset({"content"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ _BUILT_IN = (
     Placement("trending", "Trending now", "trending"),
     Placement("new", "New arrivals", "new"),
     Placement("email", "Picked for you", "personal", limit=6),
+    Placement("content", "For you to read", "personal", limit=6, kinds=CONTENT),
 )
 BUILT_IN: dict[str, Placement] = {placement.name: placement for placement in _BUILT_IN}
 """The placements that every shop has from the start."""

@@ -36,8 +36,8 @@ class EngineRecommender:
         """Return distinct candidates of `home` and their features."""
         history = read_history(hot_of(state), self.snapshot.catalogue.n_rows, now_s)
         query = Query(self.snapshot, history, np.zeros(0, dtype=np.int32), now_s)
-        others = np.unique(retrieve(self.snapshot, query.folded))
-        rows, features = personal_features(self.snapshot, history, query.folded, others)
+        others = np.unique(retrieve(self.snapshot, query.vector, query.kinds))
+        rows, features = personal_features(self.snapshot, history, query.vector, others)
         return rows.astype(np.int32), np.ascontiguousarray(features.T)
 
     def recommend(self, state: UserState, *, k: int, now_s: int, new_only: bool) -> list[int]:

@@ -15,6 +15,9 @@ from feature_store.catalogue import Catalogue
 from feature_store.errors import ArtifactError
 from feature_store.fold_in import FoldIn
 from feature_store.signals import DAY_S, FEATURES
+from recsvc.cold_items import ColdItems, arrival_s, knowledge_of, no_cold_items, place
+from recsvc.kinds import KindView, view_of
+from recsvc.placements import BUILT_IN
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -140,6 +143,9 @@ class JoinedModel:
         self.model_rows: I32 = np.full(catalogue.n_rows, -1, dtype=np.int32)
         known = self.catalogue_rows >= 0
         self.model_rows[self.catalogue_rows[known]] = np.flatnonzero(known)
+        self._knowledge = knowledge_of(artifact)
+        self.cold = self._placed(catalogue, None)
+        self._views: dict[frozenset[str], KindView] = {}
         self._see(catalogue)
         self.index = Index(artifact) if artifact and n_items else None
         self.fold_in = self._fold_in()
@@ -147,13 +153,60 @@ class JoinedModel:
 
     def _see(self, catalogue: Catalogue) -> None:
         """Take from the catalogue what scores depend on."""
-        self._published_s = catalogue.published_s
+        self._catalogue = catalogue
         self.category_codes = catalogue.category_codes
         self.department_codes = catalogue.department_codes
         popularity = self.by_catalogue_row("popularity", 0.0)
         share = np.bincount(self.category_codes, popularity, minlength=1).astype(np.float32)
         self.category_share: F32 = share + np.float32(1e-6)
         """Share of all purchases that each category code has."""
+
+    def _placed(self, catalogue: Catalogue, before: ColdItems | None) -> ColdItems:
+        """Place by content what the model does not know."""
+        if self.artifact is None or self.n_items == 0:
+            return no_cold_items()
+        return place(self.arrays, self._knowledge, catalogue, self.model_rows, before)
+
+    def view(self, kinds: frozenset[str]) -> KindView:
+        """Return how items of some kinds are searched."""
+        known = self._views.get(kinds)
+        if known is None:
+            known = self._views[kinds] = view_of(
+                kinds,
+                self._catalogue,
+                self.model_rows,
+                self.arrays["item_factors"],
+                self.cold,
+                self.popular,
+            )
+        return known
+
+    def placed(self, rows: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], F32]:
+        """Return those of some catalogue rows that have a place among the factors, and the place.
+
+        Returns
+        -------
+        rows : ndarray of int, shape (c,)
+            Of items that the model knows, or that are placed by content.
+        factors : ndarray of float32, shape (c, d)
+            Their factors.
+        """
+        model_rows = self.model_rows[rows]
+        is_known = model_rows >= 0
+        if is_known.all() or len(self.cold.rows) == 0:
+            rows = rows[is_known]
+            return rows, self._factors_at(model_rows[is_known])
+        at = self.cold.at(rows)
+        kept = np.flatnonzero(is_known | (at >= 0))
+        factors = self._factors_at(model_rows[kept])
+        is_cold = ~is_known[kept]
+        factors[is_cold] = self.cold.factors[at[kept[is_cold]]]
+        return rows[kept], factors
+
+    def _factors_at(self, model_rows: I32) -> F32:
+        if self.n_items == 0:
+            return np.zeros((len(model_rows), 0), dtype=np.float32)
+        return self.arrays["item_factors"].take(model_rows, axis=0)
 
     def _fold_in(self) -> FoldIn | None:
         if self.artifact is None or self.n_items == 0:
@@ -188,9 +241,15 @@ class JoinedModel:
         n_new = catalogue.n_rows - len(self.model_rows)
         joined.model_rows = np.append(self.model_rows, np.full(n_new, -1, dtype=np.int32))
         joined.__dict__.pop("newest", None)
+        joined.__dict__.pop("recent", None)
         new_rows = np.arange(len(self.model_rows), catalogue.n_rows, dtype=np.int32)
         joined.__dict__["by_popularity"] = np.append(self.by_popularity, new_rows)
         joined._see(catalogue)  # noqa: SLF001 (another instance of this class)
+        joined.cold = joined._placed(catalogue, self.cold)  # noqa: SLF001
+        joined._views = {}  # noqa: SLF001
+        # Here, off the event loop, rather than in the first request.
+        for kinds in list(self._views):
+            joined.view(kinds)
         return joined
 
     def rows_of(self, catalogue_rows: npt.NDArray[np.integer]) -> I32:
@@ -240,6 +299,9 @@ class JoinedModel:
     def warm_up(self) -> None:
         """Compute what the first request would have to wait for."""
         _ = self.popular, self.trending, self.newest, self.by_popularity, self.norms, self.constants
+        if self.n_items:
+            for placement in BUILT_IN.values():
+                self.view(placement.kinds)
 
     def by_catalogue_row(self, name: str, default: float) -> F32:
         """Return an array of shape (n_items,) as one of shape (n_rows,).
@@ -263,6 +325,11 @@ class JoinedModel:
         return order[: int(np.count_nonzero(values > 0))]
 
     @cached_property
+    def recent(self) -> F32:
+        """Share of each catalogue row in what was bought lately, shape (n_rows,)."""
+        return self.by_catalogue_row("popularity_recent", 0.0)
+
+    @cached_property
     def popular(self) -> I32:
         """Catalogue rows that were bought lately, most bought first."""
         return self._order("popularity_recent")
@@ -274,14 +341,21 @@ class JoinedModel:
 
     @cached_property
     def newest(self) -> I32:
-        """Catalogue rows by publication, or else by first purchase, newest first."""
+        """Catalogue rows by publication, or else by first purchase, newest first.
+
+        What came after training is newer than all that was bought before; of such items the last
+        one comes first.
+        """
         since_s = np.zeros(len(self.model_rows), dtype=np.int64)
         known = self.catalogue_rows >= 0
         if self.n_items:
             since_s[self.catalogue_rows[known]] = self.arrays["first_seen_s"][known]
-        since_s = np.where(self._published_s > 0, self._published_s, since_s)
-        order = np.argsort(-since_s, kind="stable").astype(np.int32)
-        return order[: int(np.count_nonzero(since_s > 0))]
+        arrived_s = arrival_s(self._catalogue, self._knowledge)
+        said = (self._catalogue.published_s > 0) | (since_s == 0)
+        since_s = np.where(said, arrived_s, since_s)
+        rows = np.arange(len(since_s))
+        order = np.lexsort((np.where(rows < self._knowledge.n_rows, rows, -rows), -since_s))
+        return order.astype(np.int32)[: int(np.count_nonzero(since_s > 0))]
 
     @cached_property
     def norms(self) -> F32:
@@ -294,6 +368,6 @@ class JoinedModel:
     @cached_property
     def by_popularity(self) -> I32:
         """All catalogue rows: by recent, then by overall popularity, then by row."""
-        recent = self.by_catalogue_row("popularity_recent", 0.0)
+        recent = self.recent
         overall = self.by_catalogue_row("popularity", 0.0)
         return np.lexsort((-overall, -recent)).astype(np.int32)

@@ -10,19 +10,26 @@ import numpy.typing as npt
 from feature_store.fold_in import FoldedUser
 from recsvc.features import personal_features, retrieve
 from recsvc.history import History
+from recsvc.placements import PRODUCTS
 from recsvc.snapshot import Snapshot
 
 F32 = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.signedinteger]
+I32 = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
 
 POPULAR_ROWS = 1_000
 EXACT_ROWS = 500
+EXACT_SCORED = 20_000
+"""Rows that are scored exactly when retrieval found too little; of more, the most popular ones."""
+LIKE_ROWS = 2_000
+"""Known items that an item placed by content is compared with."""
 DUE_WIDTH = 0.5
 SAME_CATEGORY = 0.5
 SAME_DEPARTMENT = 0.5
 _CHUNK = 1_024
 _NO_SCORES = np.zeros(0, dtype=np.float32)
+_NO_ROWS = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,16 +104,32 @@ class Query:
         Catalogue rows of the page's items.
     now_s : int
         Seconds since 1970.
+    kinds : frozenset of str
+        Item kinds that will be shown.
+
+    Attributes
+    ----------
+    allowed : ndarray of bool, shape (n_rows,), or None
+        What may be shown, as soon as that is known.
     """
 
-    def __init__(self, snapshot: Snapshot, history: History, about: Rows, now_s: int) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        history: History,
+        about: Rows,
+        now_s: int,
+        kinds: frozenset[str] = PRODUCTS,
+    ) -> None:
         self.snapshot = snapshot
         self.history = history
         self.about = about
         self.now_s = now_s
+        self.kinds = kinds
+        self.allowed: Mask | None = None
 
     @cached_property
-    def known_history(self) -> tuple[Rows, F32, Rows]:
+    def known_history(self) -> tuple[I32, F32, Rows]:
         """Model rows and weights of the history items that the model knows, and their positions."""
         rows = self.snapshot.model.rows_of(self.history.rows)
         known = np.flatnonzero(rows >= 0)
@@ -115,27 +138,50 @@ class Query:
         return rows[known], self.history.weights[known], known
 
     @cached_property
+    def cold_history(self) -> tuple[F32, F32, Rows]:
+        """Factors and weights of the history items that are placed by content, and positions."""
+        cold = self.snapshot.model.cold
+        at = cold.at(self.history.rows)
+        found = np.flatnonzero(at >= 0)
+        return cold.factors[at[found]], self.history.weights[found], found
+
+    @cached_property
+    def folded_positions(self) -> Rows:
+        """Positions in the history of what the vector was made of."""
+        _, _, known = self.known_history
+        if len(known) == len(self.history.rows):
+            return known
+        return np.concatenate((known, self.cold_history[2]))
+
+    @cached_property
     def folded(self) -> FoldedUser | None:
         """The person's vector, or ``None`` when the model knows nothing of the history."""
         fold_in = self.snapshot.model.fold_in
         rows, weights, _ = self.known_history
-        if fold_in is None or len(rows) == 0:
+        more: F32 | None = None
+        if len(rows) < len(self.history.rows):
+            factors, their_weights, _ = self.cold_history
+            if len(factors):
+                more, weights = factors, np.concatenate((weights, their_weights))
+        if fold_in is None or len(weights) == 0:
             return None
         disliked = self.history.disliked
         if len(disliked) == 0:
-            return fold_in.solve(rows, weights)
+            return fold_in.solve(rows, weights, more=more)
         unwanted = self.snapshot.model.rows_of(disliked)
-        return fold_in.solve(rows, weights, unwanted[unwanted >= 0])
+        return fold_in.solve(rows, weights, unwanted[unwanted >= 0], more)
+
+    @property
+    def vector(self) -> F32 | None:
+        """The person's factors, or ``None`` when nothing is known of their taste."""
+        return None if self.folded is None else self.folded.vector
 
     @cached_property
     def page_vector(self) -> F32 | None:
         """Mean direction of the page's items among the factors, or ``None`` if none is known."""
-        model = self.snapshot.model
-        rows = model.rows_of(self.about)
-        rows = rows[rows >= 0]
-        if len(rows) == 0:
+        _, factors = self.snapshot.model.placed(self.about)
+        if len(factors) == 0:
             return None
-        factors = model.arrays["item_factors"][rows]
         norms = np.linalg.norm(factors, axis=1, keepdims=True)
         mean: F32 = (factors / np.maximum(norms, 1e-9)).sum(axis=0)
         return mean if mean.any() else None
@@ -146,14 +192,14 @@ def personal(query: Query) -> Candidates:
 
     For somebody without a history it is what is popular.
     """
-    folded = query.folded
-    if folded is None and len(query.history.purchases.rows) == 0:
+    vector = query.vector
+    if vector is None and len(query.history.purchases.rows) == 0:
         return popular(query)
-    return _blended(query, retrieve(query.snapshot, folded))
+    return _blended(query, retrieve(query.snapshot, vector, query.kinds, query.allowed))
 
 
 def _blended(query: Query, others: Rows) -> Candidates:
-    rows, features = personal_features(query.snapshot, query.history, query.folded, others)
+    rows, features = personal_features(query.snapshot, query.history, query.vector, others)
     return Candidates(rows, query.snapshot.model.weights @ features, "blend", features)
 
 
@@ -181,18 +227,57 @@ def similar(query: Query) -> Candidates:
     """Return the nearest neighbours of the page's items among the factors, like kinds first.
 
     People who buy bananas buy eggs: factors alone find what goes well, not what is alike. So being
-    in the same category, or in the same department, counts on top.
+    in the same category, or in the same department, counts on top. Training has computed the
+    neighbours of the items that it knew; items placed by content are compared here.
     """
     found = _neighbours(query, "similar")
-    bonus = np.ones(len(found.rows), dtype=np.float32)
+    model = query.snapshot.model
+    more, cosines = _near_by_content(query)
+    fresh = ~np.isin(more, found.rows)
+    rows = np.concatenate((found.rows, more[fresh]))
+    scores = np.concatenate((found.scores, cosines[fresh]))
+    bonus = np.ones(len(rows), dtype=np.float32)
     for codes, weight in (
-        (query.snapshot.model.category_codes, SAME_CATEGORY),
-        (query.snapshot.model.department_codes, SAME_DEPARTMENT),
+        (model.category_codes, SAME_CATEGORY),
+        (model.department_codes, SAME_DEPARTMENT),
     ):
         wanted = codes[query.about]
         wanted = wanted[wanted > 0]
-        bonus += weight * (codes[found.rows][:, None] == wanted).any(axis=1)
-    return Candidates(found.rows, found.scores * bonus, "similar")
+        bonus += weight * (codes[rows][:, None] == wanted).any(axis=1)
+    return Candidates(rows, scores * bonus, "similar")
+
+
+def _near_by_content(query: Query) -> tuple[Rows, F32]:
+    """Return what is near the page's items and may have no entry in the table of neighbours.
+
+    That is what a view scores exactly, items that are placed by content among it; and when the page
+    is about one of those, also known ones: the most popular ones of its department.
+    """
+    model, vector = query.snapshot.model, query.page_vector
+    if vector is None or model.n_items == 0:
+        return _NO_ROWS, _NO_SCORES
+    view = model.view(query.kinds)
+    rows, cosines = view.rows, (view.factors @ vector) / view.norms
+    if len(model.cold.rows) and (model.cold.at(query.about) >= 0).any():
+        codes = model.department_codes[query.about]
+        inside = np.flatnonzero(np.isin(model.department_codes, codes[codes > 0]))
+        like, factors = model.placed(_most_popular(query, inside, LIKE_ROWS))
+        lengths = np.maximum(np.linalg.norm(factors, axis=1), np.float32(1e-9))
+        fresh = ~np.isin(like, rows)
+        rows = np.concatenate((rows, like[fresh]))
+        cosines = np.concatenate((cosines, ((factors @ vector) / lengths)[fresh]))
+    good = np.flatnonzero(cosines > 0)
+    if len(good) > EXACT_ROWS:
+        good = good[np.argpartition(-cosines[good], EXACT_ROWS)[:EXACT_ROWS]]
+    return rows[good], cosines[good]
+
+
+def _most_popular(query: Query, rows: Rows, n: int) -> Rows:
+    """Return the rows, or the most popular ones if they are more than `n`."""
+    if len(rows) <= n:
+        return rows
+    popularity = query.snapshot.model.recent[rows]
+    return rows[np.argpartition(-popularity, n)[:n]]
 
 
 def together(query: Query) -> Candidates:
@@ -260,18 +345,13 @@ def exact(query: Query, source: str, allowed: Mask) -> Candidates:
     """
     model = query.snapshot.model
     nearness = {"personal": "collaborative", "due": "collaborative"}.get(source, "similar")
-    vector = query.page_vector
-    if nearness == "collaborative":
-        vector = query.folded.vector if query.folded is not None else None
-    rows = np.flatnonzero(allowed)
-    model_rows = model.rows_of(rows)
-    known = model_rows >= 0
-    rows, model_rows = rows[known], model_rows[known]
-    if vector is None or source in ("trending", "new") or len(rows) == 0:
-        return Candidates(rows[:0], _NO_SCORES, nearness)
-    scores = model.arrays["item_factors"][model_rows] @ vector
+    vector = query.vector if nearness == "collaborative" else query.page_vector
+    if vector is None or source in ("trending", "new"):
+        return Candidates(_NO_ROWS, _NO_SCORES, nearness)
+    rows, factors = model.placed(_most_popular(query, np.flatnonzero(allowed), EXACT_SCORED))
+    scores = factors @ vector
     if nearness == "similar":
-        scores = scores / model.norms[model_rows]
+        scores = scores / np.maximum(np.linalg.norm(factors, axis=1), np.float32(1e-9))
     if len(rows) > EXACT_ROWS:
         best = np.argpartition(-scores, EXACT_ROWS)[:EXACT_ROWS]
         rows, scores = rows[best], scores[best]

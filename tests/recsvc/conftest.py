@@ -24,7 +24,12 @@ def snapshot(artifact: ModelArtifact) -> Snapshot:
     brands = [f"b{number % 4}" for number in range(N_ALL)]
     paths = [[f"Food > F{number % 5}"] if number % 7 else [] for number in range(N_ALL)]
     groups = [f"g{number // 2}" if number < 20 else None for number in range(N_ALL)]
+    # Some content that the model knows, and some that it does not.
+    kinds = ["content" if number in (*range(50, 55), *range(80, 84)) else "product"
+             for number in range(N_ALL)]  # fmt: skip
     return make_snapshot(
         artifact,
-        make_catalogue(item_ids(N_ALL), brand=brands, categories=paths, group_id=groups),
+        make_catalogue(
+            item_ids(N_ALL), brand=brands, categories=paths, group_id=groups, kind=kinds
+        ),
     )

@@ -15,6 +15,7 @@ from feature_store.schema import PURCHASE_CODE
 from feature_store.signals import FEATURES
 from feature_store.state import EMPTY_STATE, UserState, fold
 from recsvc.engine import Response
+from recsvc.placements import BUILT_IN, PRODUCTS
 from recsvc.retrieval import JoinedModel
 from recsvc.snapshot import Snapshot
 
@@ -23,6 +24,8 @@ DAY_S = 86_400
 N_TASTES = 3
 N_MODEL, N_ALL = 60, 90
 """Items that the small model knows, and items of the small catalogue."""
+ON_PRODUCTS = [name for name, placement in BUILT_IN.items() if placement.kinds == PRODUCTS]
+"""The built-in placements of a shop that has products only."""
 DEFAULT_WEIGHTS = (-1.25, 1.31, 0.03, 0.32, 0.86, 0.24, 0.13, 0.81, 0.18, 1.0, 0.10)
 
 

@@ -22,6 +22,7 @@ from tests.recsvc.shop import (
     N_MODEL,
     N_TASTES,
     NOW_S,
+    ON_PRODUCTS,
     bought,
     item_ids,
     make_catalogue,
@@ -81,7 +82,8 @@ def may_be_shown(
             "eq": False,
         }[None if request.filter is None else request.filter.tree["op"]]
         named = item["item_id"] in (*request.item_ids, *request.exclude_item_ids)
-        if matches and not hidden and not named:
+        of_kind = item["kind"] in BUILT_IN[request.placement].kinds
+        if matches and not hidden and not named and of_kind:
             found.add(row)
     return found
 
@@ -143,7 +145,7 @@ def test_all_but_seven_of_ninety_thousand_hidden(artifact: ModelArtifact) -> Non
     brands = ["kept" if row in left else "hidden" for row in range(len(ids))]
     big = make_snapshot(artifact, make_catalogue(ids, brand=brands))
     preferences = Preferences(hidden_brands=frozenset({"hidden"}))
-    for placement in BUILT_IN:
+    for placement in ON_PRODUCTS:
         for state in (EMPTY_STATE, bought((0, 1), (4, 9))):
             request = RecommendationRequest(placement=placement, limit=20)
             rows = rows_of(recommend(big, state, preferences, request, NOW_S))
@@ -155,7 +157,7 @@ def test_a_full_list_when_99_percent_are_filtered(artifact: ModelArtifact) -> No
     brands = ["kept" if row % 100 == 50 else "other" for row in range(len(ids))]
     big = make_snapshot(artifact, make_catalogue(ids, brand=brands))
     condition = parse_condition({"field": "item.brand", "op": "eq", "value": "kept"})
-    for placement in BUILT_IN:
+    for placement in ON_PRODUCTS:
         request = RecommendationRequest(
             placement=placement, limit=100, filter=condition, item_ids=(ItemId("i00001"),)
         )
@@ -167,7 +169,7 @@ def test_a_full_list_when_99_percent_are_filtered(artifact: ModelArtifact) -> No
 def test_what_cannot_be_bought_is_not_shown(artifact: ModelArtifact) -> None:
     available = [row % 2 == 0 for row in range(N_ALL)]
     half = make_snapshot(artifact, make_catalogue(item_ids(N_ALL), available=available))
-    for placement in BUILT_IN:
+    for placement in ON_PRODUCTS:
         request = RecommendationRequest(placement=placement, limit=100)
         rows = rows_of(recommend(half, bought((1, 2), (3, 1)), NO_PREFERENCES, request, NOW_S))
         assert sorted(rows) == [row for row in range(N_ALL) if row % 2 == 0]
@@ -219,7 +221,7 @@ def test_the_named_item_contributed_most(snapshot: Snapshot) -> None:
 
 
 def test_a_new_customer_and_an_unknown_page_are_normal(snapshot: Snapshot) -> None:
-    for placement in BUILT_IN:
+    for placement in ON_PRODUCTS:
         for page in ((), (ItemId("nobody knows this"),), (ItemId("i00089"),)):
             request = RecommendationRequest(placement=placement, limit=10, item_ids=page)
             response = recommend(snapshot, EMPTY_STATE, NO_PREFERENCES, request, NOW_S)
@@ -232,7 +234,7 @@ def test_an_empty_shop_has_empty_answers_and_a_shop_without_a_model_full_ones() 
     empty = make_snapshot(None, make_catalogue([]))
     assert rows_of(recommend(empty, bought((3, 1)), NO_PREFERENCES, request, NOW_S)) == []
     stocked = make_snapshot(None, make_catalogue(item_ids(30)))
-    for placement in BUILT_IN:
+    for placement in ON_PRODUCTS:
         request = RecommendationRequest(placement=placement, limit=10)
         response = recommend(stocked, bought((3, 1), (99, 2)), NO_PREFERENCES, request, NOW_S)
         assert len(response.chosen) == 10
@@ -261,7 +263,7 @@ def test_a_changed_catalogue_equals_one_built_afresh(artifact: ModelArtifact) ->
     catalogue = grown.catalogue.with_changes(changes)
     joined = Snapshot(catalogue, grown.model.with_catalogue(catalogue))
     afresh = make_snapshot(artifact, make_catalogue(item_ids(70)))
-    for placement in BUILT_IN:
+    for placement in ON_PRODUCTS:
         request = RecommendationRequest(placement=placement, limit=70, item_ids=(ItemId("i00004"),))
         lists = [
             rows_of(recommend(one, bought((1, 4), (65, 2)), NO_PREFERENCES, request, NOW_S))

@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from feature_store.conditions import ITEM_FIELDS
-from recsvc.placements import BUILT_IN
 from tests.recsvc.api.service import (
     N_ITEMS,
     ODD_IDS,
@@ -17,6 +16,7 @@ from tests.recsvc.api.service import (
     event,
     ids_of,
 )
+from tests.recsvc.shop import ON_PRODUCTS
 
 PATH = "/v1/recommendations"
 
@@ -51,7 +51,7 @@ def test_an_answer_has_every_field_of_the_contract(client: httpx.Client, service
     assert [item["rank"] for item in answer["items"]] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("placement", sorted(BUILT_IN))
+@pytest.mark.parametrize("placement", ON_PRODUCTS)
 def test_every_placement_is_full_for_a_stranger(client: httpx.Client, placement: str) -> None:
     answer = ask(client, placement=placement, user_id="stranger", item_ids="i00001", limit=30)
     assert len(set(ids_of(answer))) == 30
