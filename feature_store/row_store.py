@@ -12,6 +12,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFiles, merged_frame
 from feature_store.errors import StoreUnavailableError
 from feature_store.item_changes import ItemChange, ItemWrite, read_change, reserved_rows
+from feature_store.withdrawal import withdrawn
 
 _CHUNK = 2_000
 _CACHED_ROWS = 200_000
@@ -176,7 +177,9 @@ class RowStore:
             await pipeline.execute()
         return True
 
-    async def import_items(self, files: CatalogueFiles, items: pl.DataFrame) -> str:
+    async def import_items(
+        self, files: CatalogueFiles, items: pl.DataFrame, absent: pl.Series | None = None
+    ) -> str:
         """Add or replace items in bulk: rows from the server, columns straight into a new file.
 
         What is written meanwhile comes after the import, and lies over its file.
@@ -187,6 +190,8 @@ class RowStore:
             Where the catalogue lives.
         items : DataFrame
             Distinct items, ``item_id`` and any of ``item_columns.COLUMNS``.
+        absent : Series of str, optional
+            Items that become unavailable, and else stay as they are at that moment.
 
         Returns
         -------
@@ -199,7 +204,7 @@ class RowStore:
             If the server does not answer.
         """
         with files.editing():
-            return await self._publish(files, items)
+            return await self._publish(files, items, absent)
 
     async def compact(self, files: CatalogueFiles, least: int) -> str | None:
         """Publish a file with what changed since the last one, and trim the log.
@@ -229,7 +234,9 @@ class RowStore:
                 return None
             return await self._publish(files, pl.DataFrame(schema={"item_id": pl.String}))
 
-    async def _publish(self, files: CatalogueFiles, items: pl.DataFrame) -> str:
+    async def _publish(
+        self, files: CatalogueFiles, items: pl.DataFrame, absent: pl.Series | None = None
+    ) -> str:
         """Do the work of an import or a compaction, while the files are held."""
         current = await asyncio.to_thread(files.load)
         await self.restore(current.catalogue, current.sequence)
@@ -246,6 +253,7 @@ class RowStore:
         def merge() -> str:
             catalogue = current.catalogue.after(changes)
             frame = merged_frame(catalogue, items, rows, reserved_rows(changes))
+            frame = frame if absent is None else withdrawn(frame, absent)
             # The entries of one file before stay: a worker that is behind need not read the file.
             return files.replace(frame, sequence, current.sequence)
 

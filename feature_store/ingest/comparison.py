@@ -140,8 +140,8 @@ class Comparison:
         self._prices(items, before, listed)
         return items.filter(~listed | any_different)
 
-    def absent(self, present: Sequence[pl.Series]) -> pl.DataFrame:
-        """Return the available items that are in no file, as they are from now on.
+    def absent(self, present: Sequence[pl.Series]) -> pl.Series:
+        """Return the ids of the available items that are in no file.
 
         Only items of the kinds that the files hold: a feed of products says nothing about banners.
 
@@ -152,10 +152,11 @@ class Comparison:
         """
         named = pl.DataFrame({"item_id": pl.concat([pl.Series([], dtype=pl.String), *present])})
         places = self._places.join(named, on="item_id", how="anti", maintain_order="left")
-        rows = self._known[places["at"]].filter(self._available())
-        self.changes.absent += len(rows)
-        self._gone(rows["item_id"])
-        return unavailable(rows)
+        names = ["item_id", "listed", "available", "kind"]
+        gone = self._known.select(names)[places["at"]].filter(self._available())["item_id"]
+        self.changes.absent += len(gone)
+        self._gone(gone)
+        return gone
 
     def finish(self, *, full: bool) -> ItemChanges:
         """Return the counts."""
@@ -196,15 +197,6 @@ def _merged(old: pl.Series, new: pl.Series) -> pl.Series:
         for before, after in zip(old.to_list(), new.to_list(), strict=True)
     ]
     return pl.Series(new.name, documents, dtype=pl.String)
-
-
-def unavailable(items: pl.DataFrame) -> pl.DataFrame:
-    """Return items that are not available, in no market either."""
-    changed = [pl.lit(value=False).alias("available")]
-    if "markets" in items.columns:
-        nowhere = pl.element().struct.with_fields(available=pl.lit(None, dtype=pl.Boolean))
-        changed.append(pl.col("markets").list.eval(nowhere))
-    return items.with_columns(changed)
 
 
 def _differs(new: pl.Series, old: pl.Series) -> pl.Series:

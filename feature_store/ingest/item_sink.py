@@ -43,11 +43,11 @@ class StoreSink:
 
         return self._with_store(read)
 
-    def publish(self, items: pl.DataFrame) -> None:
-        """Add distinct items or replace them, all at once."""
+    def publish(self, items: pl.DataFrame, absent: pl.Series) -> None:
+        """Add distinct items or replace them, and make others unavailable, all at once."""
 
         async def write(store: Store) -> None:
-            await store.catalogue.import_items(self._files, items)
+            await store.catalogue.import_items(self._files, items, absent)
 
         self._with_store(write)
 

@@ -40,8 +40,11 @@ class ItemSink(Protocol):
     def current(self) -> Catalogue:
         """Return the catalogue as it is now, changes of a moment ago included."""
 
-    def publish(self, items: pl.DataFrame) -> None:
-        """Add distinct items (``item_columns.COLUMNS``) or replace them, all at once."""
+    def publish(self, items: pl.DataFrame, absent: pl.Series) -> None:
+        """Add distinct items (``item_columns.COLUMNS``) or replace them, all at once.
+
+        Items whose ids are in `absent` become unavailable, and else stay as they are by then.
+        """
 
 
 @dataclass(slots=True)
@@ -111,23 +114,26 @@ def import_items(
             staged = _Staged(Path(folder), partial=options.partial)
             for result in item_batches(sources, given, options, rejects, progress):
                 staged.add(result)
-        changed, changes, n_items = _compared(staged, sink.current(), options, progress)
+        found = _compared(staged, sink.current(), options, progress)
+        changes = found.changes
         broken = rejects.counts[BROKEN_FEED]
         changes.refused = _refusal(changes, n_broken=broken, force=options.force)
         if not (dry_run or changes.refused):
-            if n_changed := sum(map(len, changed)):
+            if n_changed := sum(map(len, found.changed)) + len(found.absent):
                 progress("writing", 0, n_changed)
-                sink.publish(pl.concat(changed))
+                sink.publish(
+                    pl.concat([pl.DataFrame(schema=COLUMNS), *found.changed]), found.absent
+                )
                 progress("writing", n_changed, n_changed)
             changes.applied = True
     n_rows = len(staged)
     return ItemSummary(
         rows_read=n_rows + rejects.total - broken,
-        accepted=n_items,
-        duplicates=n_rows - n_items,
+        accepted=found.n_items,
+        duplicates=n_rows - found.n_items,
         rejected=dict(rejects.counts.most_common()),
         rejects_file=rejects.written_to,
-        items=n_items,
+        items=found.n_items,
         changes=changes,
         complete=not broken,
     )
@@ -174,10 +180,19 @@ class _Staged:
             yield items if rows.all() else items.filter(pl.Series(rows)), kept
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """The items to write, in mapped files, which others to withdraw, and how many were read."""
+
+    changed: list[pl.DataFrame]
+    absent: pl.Series
+    changes: ItemChanges
+    n_items: int
+
+
 def _compared(
     staged: _Staged, catalogue: Catalogue, options: ItemOptions, progress: Progress
-) -> tuple[list[pl.DataFrame], ItemChanges, int]:
-    """Return the items to write, in mapped files, what changes, and how many items there are."""
+) -> _Compared:
     comparison = Comparison(catalogue)
     changed: list[pl.DataFrame] = []
     done = n_items = 0
@@ -189,11 +204,10 @@ def _compared(
         done += len(items)
         progress("comparing", done, len(staged))
     progress("comparing", len(staged), len(staged))
+    absent = pl.Series("item_id", [], dtype=pl.String)
     if options.full:
         absent = comparison.absent([*staged.ids, *staged.refused_ids])
-        if len(absent):
-            changed.append(absent)
-    return changed, comparison.finish(full=options.full), n_items
+    return _Compared(changed, absent, comparison.finish(full=options.full), n_items)
 
 
 def _refusal(changes: ItemChanges, *, n_broken: int, force: bool) -> str | None:

@@ -42,7 +42,7 @@ class _NoCatalogue:
     def current(self) -> Catalogue:
         return Catalogue.empty()
 
-    def publish(self, items: pl.DataFrame) -> None:
+    def publish(self, items: pl.DataFrame, absent: pl.Series) -> None:
         raise NotImplementedError("a dry run publishes nothing")
 
 

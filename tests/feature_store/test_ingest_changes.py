@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -230,6 +231,27 @@ def test_live_changes_outlive_an_import_that_says_nothing_new(shop: Shop) -> Non
     found = shop.items()
     assert (found["i0"]["title"], found["i2"]["title"]) == ("T i0", "T i2")
     assert found["i0"]["markets"] == {"CH": {"price": price}}
+
+
+def test_a_live_change_at_the_last_moment_outlives_a_withdrawal(shop: Shop) -> None:
+    shop.bring(lines(*TEN))
+    publish = shop.sink.publish
+
+    class Late(StoreSink):
+        def publish(self, items: pl.DataFrame, absent: pl.Series) -> None:
+            shop.write(
+                ItemWrite("patch", "i9", {"title": "late", "available": True}),
+                ItemWrite("patch", "i0", {"title": "late"}),
+                ItemWrite("patch", "i1", {"title": "late"}),
+            )
+            publish(items, absent)
+
+    shop.sink = Late(shop.url, shop.folder / "catalogue")
+    shop.bring(lines("i0") + "i1,new,2.00\n" + lines(*TEN[2:9]).split("\n", 1)[1], full=True)
+    found = shop.items()
+    assert (found["i9"]["title"], found["i9"]["available"]) == ("late", False)
+    assert found["i0"]["title"] == "late", "the file has nothing new to say of it"
+    assert found["i1"]["title"] == "new", "what is acknowledged last wins"
 
 
 def test_what_is_absent_is_available_in_no_market(shop: Shop) -> None:

@@ -30,7 +30,8 @@ class NewCatalogue:
     def current(self) -> Catalogue:
         return Catalogue.empty()
 
-    def publish(self, items: pl.DataFrame) -> None:
+    def publish(self, items: pl.DataFrame, absent: pl.Series) -> None:
+        assert absent.is_empty()
         self.published.append(items)
 
 
