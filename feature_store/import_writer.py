@@ -4,7 +4,6 @@ An import goes to each person once, however often it is applied: a marker says w
 is written together with the state.
 """
 
-import hashlib
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
@@ -15,11 +14,11 @@ from redis.exceptions import RedisError
 
 from feature_store import keys, scripts
 from feature_store.errors import StoreUnavailableError
-from feature_store.facts import fact_frame
+from feature_store.facts import PersonFacts, fact_frame, people_of
 from feature_store.merging import Merger
+from feature_store.person_values import added, comparing, touched
 from feature_store.row_store import RowStore
 from feature_store.script_runner import ScriptRunner
-from feature_store.state import UserState, add, fold_frame, join, pack, split, unpack
 
 CHUNK = 256
 
@@ -47,7 +46,7 @@ class ImportWriter:
     async def apply(
         self, import_id: str, events: pl.DataFrame, progress: Callable[[int, int], None]
     ) -> None:
-        """Add imported events, which are in the log already, to the states of their people.
+        """Add imported events, which are in the log already, to what is known of their people.
 
         Parameters
         ----------
@@ -66,7 +65,7 @@ class ImportWriter:
         """
         frame = await self._facts(events)
         n_people = frame["person"].n_unique()
-        people = fold_frame(frame)
+        people = people_of(frame)
         done = 0
         try:
             while chunk := list(islice(people, CHUNK)):
@@ -91,34 +90,24 @@ class ImportWriter:
         rows = await self._rows.rows_of(item_ids)
         return fact_frame(events, dict(zip(item_ids, rows, strict=True)))
 
-    async def _add_states(
-        self, import_id: str, people: list[tuple[str, UserState]]
-    ) -> list[tuple[str, UserState]]:
-        """Add to each person's state; return those whose state changed in between."""
-        targets = await self._targets(import_id, [person for person, _ in people])
-        people = [one for one in people if one[0] in targets]
+    async def _add_states(self, import_id: str, people: list[PersonFacts]) -> list[PersonFacts]:
+        """Add to each person's values; return those whose values changed in between."""
+        targets = await self._targets(import_id, [one.person for one in people])
+        people = [one for one in people if one.person in targets]
+        names = [touched(targets[one.person], one) for one in people]
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for person, _ in people:
-                pipeline.mget(keys.hot(targets[person]), keys.rest(targets[person]))
+            for mine in names:
+                pipeline.mget(mine)
             read = await pipeline.execute()
         calls: list[tuple[list[str], list[bytes | str | int]]] = []
-        for (person, addition), (hot, rest) in zip(people, read, strict=True):
-            new_hot, new_rest = split(add(join(unpack(hot), unpack(rest)), addition))
-            target = targets[person]
+        for one, mine, values in zip(people, names, read, strict=True):
+            target = targets[one.person]
+            changed = added(target, dict(zip(mine, values, strict=True)), one)
+            call_names, arguments = comparing(changed)
             marker = keys.import_marker(keys.shard_of(target), import_id)
-            calls.append(
-                (
-                    [keys.hot(target), keys.rest(target), marker, keys.link(target)],
-                    [
-                        hashlib.sha1(hot or b"", usedforsecurity=False).hexdigest(),
-                        hashlib.sha1(rest or b"", usedforsecurity=False).hexdigest(),
-                        pack(new_hot),
-                        pack(new_rest),
-                        keys.IMPORT_MARKER_TTL_S,
-                        person,
-                    ],
-                )
-            )
+            call_names += [marker, keys.link(target)]
+            arguments += [keys.IMPORT_MARKER_TTL_S, one.person]
+            calls.append((call_names, arguments))
         outcomes = await self._scripts.run(scripts.APPLY_IMPORT, calls)
         return [one for one, wrote in zip(people, outcomes, strict=True) if not wrote]
 

@@ -6,9 +6,10 @@ script on one shard, or a read:
 1. **Seal** (visitor's shard): set the link ``l:`` to ``>TIME u:USER`` unless there is one, and
    append the merge to the visitor's stream. From now on nobody writes to the visitor's state: the
    scripts that append events and imports refuse when there is a link, and their callers follow it.
-2. **Read** the visitor's state, preferences and remembered event ids. They change no more.
+2. **Read** the visitor's state, impressions, preferences and remembered event ids. They change no
+   more.
 3. **Absorb** (user's shard): if the journal ``m:`` of the user does not name the visitor yet, set
-   the user's state to the sum of both, the preferences to the stricter of both, add the event ids
+   the user's facts to the sum of both, the preferences to the stricter of both, add the event ids
    (under digests of their own, so that the visitor's ``e1`` is not the user's ``e1``) and write the
    name and TIME into the journal, all in one compare-and-set.
 4. **Clear** (visitor's shard): set the link to ``=u:USER`` and delete what was absorbed.
@@ -38,16 +39,20 @@ import polars as pl
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from feature_store import keys
+from feature_store import impressions, keys, scripts
 from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
+from feature_store.facts import PersonFacts
+from feature_store.people import person_change
+from feature_store.person_values import Value, added, comparing, touched
 from feature_store.schema import NO_PREFERENCES, Preferences, format_time, person_of
-from feature_store.state import add, join, pack, split, unpack
+from feature_store.state import join, unpack
 
 ROW_TYPE = "merge"
 """The ``type`` of a merge in streams and log; it is no event."""
 SEALED, CLEARED = b">", b"="
 ATTEMPTS = 50
 _DAY_S = 86_400
+_SORTED = orjson.OPT_SORT_KEYS
 
 _SEAL = """
 local link = redis.call('GET', KEYS[1])
@@ -56,35 +61,18 @@ redis.call('SET', KEYS[1], ARGV[1])
 redis.call('XADD', KEYS[2], '*', 'e', ARGV[2])
 return 'new'
 """
-_ABSORB = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 1 end
-local function same(key, digest)
-  return redis.sha1hex(redis.call('GET', key) or '') == digest
-end
-for i = 1, 3 do
-  if not same(KEYS[1 + i], ARGV[3 + i]) then return 0 end
-end
-for i = 1, 3 do
-  if ARGV[6 + i] ~= '' then redis.call('SET', KEYS[1 + i], ARGV[6 + i]) end
-end
-local at = 10
-for day = 5, 7 do
-  local n = tonumber(ARGV[at])
-  for i = 1, n do
-    redis.call('HSET', KEYS[day], ARGV[at + 2 * i - 1], ARGV[at + 2 * i])
-  end
-  if n > 0 then redis.call('EXPIRE', KEYS[day], ARGV[3]) end
-  at = at + 1 + 2 * n
-end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-return 1
-"""
 _CLEAR = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
-for i = 2, #KEYS do redis.call('DEL', KEYS[i]) end
+if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('XADD', KEYS[3], '*', 'e', ARGV[4]) end
+for i = 6, #KEYS do redis.call('DEL', KEYS[i]) end
+redis.call('DEL', KEYS[2])
+if redis.call('EXISTS', KEYS[5]) == 0 then redis.call('SREM', KEYS[4], ARGV[3]) end
 return 1
 """
+"""Keys: link, preferences, the shard's stream of changes and its index of people, profile, and what
+else is deleted. Arguments: the link as it is and as it will be, the visitor, the change that says
+that the preferences are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +178,7 @@ class Merger:
         # redis-py types each answer as everything that any of its clients could return.
         self._redis: Any = redis
         self._seal = redis.register_script(_SEAL)
-        self._absorb = redis.register_script(_ABSORB)
+        self._absorb = redis.register_script(scripts.ABSORB_VISITOR)
         self._clear = redis.register_script(_CLEAR)
 
     async def merge(self, user_id: str, anonymous_id: str, now: datetime) -> bool:
@@ -288,53 +276,71 @@ class Merger:
         """
         if link.sealed_s is None:
             return
-        user = link.person
-        today = int(now.timestamp()) // _DAY_S
+        user, today = link.person, int(now.timestamp()) // _DAY_S
         days = [today - age for age in range(3)]
         theirs = [keys.deduplication(visitor, day) for day in days]
-        own = [keys.hot(visitor), keys.rest(visitor), keys.preferences(visitor)]
+        own = [keys.hot(visitor), keys.rest(visitor), keys.impressions(visitor)]
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.mget(own)
+            pipeline.mget([*own, keys.preferences(visitor)])
             for name in theirs:
                 pipeline.hgetall(name)
-            (hot, rest, chosen), *ids = await pipeline.execute()
-        addition = join(unpack(hot), unpack(rest))
-        remembered: list[bytes | int] = []
+            (hot, rest, shown, chosen), *ids = await pipeline.execute()
+        facts = PersonFacts(visitor, join(unpack(hot), unpack(rest)), impressions.unpack(shown))
+        remembered: list[bytes | str | int] = []
         for known in ids:
             remembered.append(len(known))
             for digest, body in known.items():
                 remembered += (linked_digest(visitor, digest), body)
-        names = [keys.hot(user), keys.rest(user), keys.preferences(user)]
-        theirs_at_user = [keys.deduplication(user, day) for day in days]
         for _ in range(ATTEMPTS):
-            values = await self._redis.mget(names)
-            new_hot, new_rest = split(add(join(unpack(values[0]), unpack(values[1])), addition))
-            arguments: list[bytes | str | int] = [
-                visitor,
-                link.sealed_s,
-                keys.DEDUPLICATION_TTL_S,
-                *(hashlib.sha1(one or b"", usedforsecurity=False).hexdigest() for one in values),
-                pack(new_hot),
-                pack(new_rest),
-                _joined(values[2], chosen),
-                *remembered,
-            ]
-            journal = [keys.merges(user), *names, *theirs_at_user]
-            if await self._absorb(keys=journal, args=arguments):
+            values, change = await self._sum(user, facts, chosen)
+            names, arguments = comparing(values)
+            shard = keys.shard_of(user)
+            names += [keys.merges(user), *(keys.deduplication(user, day) for day in days)]
+            names += [keys.people(shard), keys.person_changes(shard)]
+            arguments += [visitor, link.sealed_s, keys.DEDUPLICATION_TTL_S, user, change]
+            if await self._absorb(keys=names, args=arguments + remembered):
                 break
         else:
             raise OverloadedError("the user is written to by too many at once", 1.0)
+        await self._clear_visitor(visitor, link, [*own, *theirs])
+
+    async def _sum(
+        self, user: str, facts: PersonFacts, chosen: bytes | None
+    ) -> tuple[list[Value], bytes]:
+        """Return what a user's values become with a visitor's, and the change of preferences."""
+        names = touched(user, facts)
+        if chosen is not None:
+            names.append(keys.preferences(user))
+        read = dict(zip(names, await self._redis.mget(names) if names else (), strict=True))
+        values = added(user, read, facts)
+        if chosen is None:
+            return values, b""
+        mine = read[keys.preferences(user)]
+        both = _joined(mine, chosen)
+        values.append(Value(keys.preferences(user), mine, orjson.dumps(both, option=_SORTED)))
+        return values, person_change("preferences", user, both, ROW_TYPE)
+
+    async def _clear_visitor(self, visitor: str, link: Link, names: list[str]) -> None:
+        """Delete what has been absorbed."""
+        shard = keys.shard_of(visitor)
+        people = [keys.person_changes(shard), keys.people(shard)]
+        documents = [keys.document("profile", visitor), keys.document("computed", visitor)]
+        gone = person_change("preferences", visitor, None, ROW_TYPE)
         await self._clear(
-            keys=[keys.link(visitor), *own, *theirs], args=[link.value, Link(user, None).value]
+            keys=[keys.link(visitor), keys.preferences(visitor), *people, *documents, *names],
+            args=[link.value, Link(link.person, None).value, visitor, gone],
         )
 
 
-def _joined(mine: bytes | None, theirs: bytes | None) -> bytes:
-    """Return the stricter of two preferences as JSON; no bytes when neither said anything."""
-    if theirs is None:
-        return mine or b""
+def _joined(mine: bytes | None, theirs: bytes) -> dict[str, Any]:
+    """Return the stricter of two preferences as a JSON object, the same for the same choices."""
     one, other = (
         Preferences.model_validate_json(value) if value else NO_PREFERENCES
         for value in (mine, theirs)
     )
-    return stricter(one, other).model_dump_json().encode()
+    both = stricter(one, other)
+    body = both.model_dump(mode="json")
+    return {
+        name: sorted(value) if isinstance(getattr(both, name), frozenset) else value
+        for name, value in body.items()
+    }

@@ -56,6 +56,34 @@ return 1
 """Keys after the values: the import's marker, link. Arguments after the values: TTL of the marker
 in seconds, the person. Adding twice has no effect."""
 
+ABSORB_VISITOR = (
+    _COMPARE_AND_SET
+    + """
+local journal = KEYS[m + 1]
+if redis.call('HEXISTS', journal, ARGV[at + 1]) == 1 then return 1 end
+put()
+local here = at + 6
+for day = m + 2, m + 4 do
+  local n = tonumber(ARGV[here])
+  for i = 1, n do
+    redis.call('HSET', KEYS[day], ARGV[here + 2 * i - 1], ARGV[here + 2 * i])
+  end
+  if n > 0 then redis.call('EXPIRE', KEYS[day], ARGV[at + 3]) end
+  here = here + 1 + 2 * n
+end
+if ARGV[at + 5] ~= '' then
+  redis.call('SADD', KEYS[m + 5], ARGV[at + 4])
+  redis.call('XADD', KEYS[m + 6], '*', 'e', ARGV[at + 5])
+end
+redis.call('HSET', journal, ARGV[at + 1], ARGV[at + 2])
+return 1
+"""
+)
+"""Keys after the values: the user's journal, the event ids of three days, the shard's index of
+people and its stream of their changes. Arguments after the values: the visitor, when sealed, TTL of
+the ids in seconds, the user, the change of preferences ('' for none), and for each day n, then n
+times digest of the id and digest of the body. Absorbing twice has no effect."""
+
 ALLOT_ROWS = """
 local rows, new = {}, {}
 local n = tonumber(redis.call('GET', KEYS[4]) or 0)

@@ -10,23 +10,23 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feature_store import keys, scripts
 from feature_store.errors import OverloadedError, StoreUnavailableError
-from feature_store.facts import facts_of
+from feature_store.facts import PersonFacts, facts_of_events
 from feature_store.merging import Merger, linked_digest
+from feature_store.person_values import Value, added, comparing, touched
 from feature_store.row_store import RowStore
 from feature_store.schema import (
     Event,
     person_of,
 )
 from feature_store.script_runner import ScriptRunner
-from feature_store.state import fold, join, pack, split, unpack
 from feature_store.stream_store import StreamRoom
 
 ATTEMPTS = 50
@@ -67,10 +67,26 @@ class _Delivery:
         self.id_digests.append(id_digest)
         self.bodies.append(body)
 
+    def facts(self) -> PersonFacts:
+        """Return what the events say."""
+        return facts_of_events(self.person, self.events)
+
     def moved(self, user: str) -> "_Delivery":
         """Return the delivery of a visitor as one to the user whom the visitor became."""
         digests = [linked_digest(self.person, digest) for digest in self.id_digests]
         return _Delivery(user, self.events, digests, self.bodies)
+
+    def without(self, known: list[bool]) -> "_Delivery":
+        """Return the delivery without the events that are known already."""
+        if not any(known):
+            return self
+        kept = [at for at, is_known in enumerate(known) if not is_known]
+        return _Delivery(
+            self.person,
+            [self.events[at] for at in kept],
+            [self.id_digests[at] for at in kept],
+            [self.bodies[at] for at in kept],
+        )
 
 
 class StateWriter:
@@ -158,18 +174,15 @@ class StateWriter:
     async def _attempt(self, deliveries: list[_Delivery]) -> tuple[list[_Delivery], AppendResult]:
         """Try to write every delivery once; return those that lost a race."""
         today = int(time.time()) // _DAY_S
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for delivery in deliveries:
-                pipeline.mget(keys.hot(delivery.person), keys.rest(delivery.person))
-                for key in _day_keys(delivery.person, today):
-                    pipeline.hmget(key, delivery.id_digests)
-                pipeline.get(keys.link(delivery.person))
-            read = await pipeline.execute()
+        facts = [delivery.facts() for delivery in deliveries]
+        names = [touched(one.person, said) for one, said in zip(deliveries, facts, strict=True)]
+        read = iter(await self._read(deliveries, names, today))
         duplicates = conflicts = 0
         calls: list[tuple[_Delivery, list[str], list[bytes | str | int]]] = []
         moved: list[_Delivery] = []
-        for at, delivery in enumerate(deliveries):
-            (hot, rest), *days, link = read[5 * at : 5 * at + 5]
+        for delivery, said, mine in zip(deliveries, facts, names, strict=True):
+            values = dict(zip(mine, next(read) if mine else (), strict=True))
+            days, link = [next(read) for _ in range(3)], next(read)
             if link is not None:
                 user = await self._merger.follow(delivery.person, link)
                 moved.append(delivery.moved(user))
@@ -178,48 +191,42 @@ class StateWriter:
             for body, first in zip(delivery.bodies, known, strict=True):
                 duplicates += first is not None
                 conflicts += first is not None and first != _digest(body)
-            fresh = _without(delivery, [first is not None for first in known])
+            fresh = delivery.without([first is not None for first in known])
             if fresh.events:
-                calls.append(self._append_call(fresh, hot, rest, today))
+                new = said if fresh is delivery else fresh.facts()
+                calls.append((fresh, *_call(fresh, added(fresh.person, values, new), today)))
         outcomes = await self._scripts.run(scripts.APPEND_EVENTS, [call[1:] for call in calls])
         lost = [call[0] for call, wrote in zip(calls, outcomes, strict=True) if not wrote]
         accepted = sum(len(call[0].events) for call in calls) - sum(len(d.events) for d in lost)
         return lost + moved, AppendResult(accepted, duplicates, conflicts)
 
-    def _append_call(
-        self, delivery: _Delivery, hot: bytes | None, rest: bytes | None, today: int
-    ) -> tuple[_Delivery, list[str], list[bytes | str | int]]:
-        facts = [
-            (*fact, int(event.timestamp.timestamp()))
-            for event, row in delivery.events
-            for fact in facts_of(event, row)
-        ]
-        rows, types, times_s = zip(*facts, strict=True) if facts else ((), (), ())
-        state = fold(
-            join(unpack(hot), unpack(rest)),
-            np.array(rows, dtype=np.uint32),
-            np.array(types, dtype=np.uint8),
-            np.array(times_s, dtype=np.uint32),
-        )
-        new_hot, new_rest = split(state)
-        arguments: list[bytes | str | int] = [
-            hashlib.sha1(hot or b"", usedforsecurity=False).hexdigest(),
-            hashlib.sha1(rest or b"", usedforsecurity=False).hexdigest(),
-            pack(new_hot),
-            pack(new_rest),
-            keys.DEDUPLICATION_TTL_S,
-            len(delivery.events),
-        ]
-        for digest, body in zip(delivery.id_digests, delivery.bodies, strict=True):
-            arguments += (digest, _digest(body), body)
-        names = [
-            keys.hot(delivery.person),
-            keys.rest(delivery.person),
-            *_day_keys(delivery.person, today),
-            keys.events(keys.shard_of(delivery.person)),
-            keys.link(delivery.person),
-        ]
-        return delivery, names, arguments
+    async def _read(
+        self, deliveries: list[_Delivery], names: list[list[str]], today: int
+    ) -> list[Any]:
+        """Read for each delivery its values, if it changes any, known ids of three days, a link."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for delivery, mine in zip(deliveries, names, strict=True):
+                if mine:
+                    pipeline.mget(mine)
+                for key in _day_keys(delivery.person, today):
+                    pipeline.hmget(key, delivery.id_digests)
+                pipeline.get(keys.link(delivery.person))
+            read: list[Any] = await pipeline.execute()
+        return read
+
+
+def _call(
+    delivery: _Delivery, values: list[Value], today: int
+) -> tuple[list[str], list[bytes | str | int]]:
+    """Return keys and arguments of the script that stores a delivery."""
+    names, arguments = comparing(values)
+    person = delivery.person
+    names += _day_keys(person, today)
+    names += [keys.events(keys.shard_of(person)), keys.link(person)]
+    arguments += [keys.DEDUPLICATION_TTL_S, len(delivery.events)]
+    for digest, body in zip(delivery.id_digests, delivery.bodies, strict=True):
+        arguments += (digest, _digest(body), body)
+    return names, arguments
 
 
 def _digest(data: bytes) -> bytes:
@@ -233,16 +240,3 @@ def _body(event: Event, trust: str) -> bytes:
 
 def _day_keys(person: str, today: int) -> list[str]:
     return [keys.deduplication(person, today - age) for age in range(3)]
-
-
-def _without(delivery: _Delivery, known: list[bool]) -> _Delivery:
-    """Return a delivery without the events that are known already."""
-    if not any(known):
-        return delivery
-    kept = [at for at, is_known in enumerate(known) if not is_known]
-    return _Delivery(
-        delivery.person,
-        [delivery.events[at] for at in kept],
-        [delivery.id_digests[at] for at in kept],
-        [delivery.bodies[at] for at in kept],
-    )

@@ -19,6 +19,8 @@ from feature_store.batching import BatchedReader
 from feature_store.documents import DocumentStore, read_head
 from feature_store.errors import StoreUnavailableError
 from feature_store.import_writer import ImportWriter
+from feature_store.impressions import NO_IMPRESSIONS, Impressions
+from feature_store.impressions import unpack as unpack_impressions
 from feature_store.key_store import KeyStore
 from feature_store.merging import Merger, read_link
 from feature_store.people import PeopleStore
@@ -49,6 +51,8 @@ class UserContext:
         The same of the site's documents.
     profile, computed : bytes or None
         JSON of what is known of the person; only if it was asked for.
+    impressions : Impressions
+        What the person was shown.
     """
 
     state: UserState
@@ -57,6 +61,7 @@ class UserContext:
     site_sequence: int = 0
     profile: bytes | None = None
     computed: bytes | None = None
+    impressions: Impressions = NO_IMPRESSIONS
 
 
 class Store:
@@ -151,21 +156,40 @@ class Store:
             return UserContext(
                 EMPTY_STATE, NO_PREFERENCES, int(sequence or 0), site_sequence=read_head(head)[0]
             )
-        names = [*_SEQUENCES, keys.hot(person), keys.preferences(person)]
+        names = [*_SEQUENCES, keys.hot(person), keys.preferences(person), keys.impressions(person)]
         if documents:
             names += (keys.document("profile", person), keys.document("computed", person))
         if person.startswith("a:"):
             names.append(keys.link(person))
-        sequence, head, hot, preferences, *more = await self._reader.get(names)
+        sequence, head, hot, preferences, shown, *more = await self._reader.get(names)
         if person.startswith("a:") and (signed_in := read_link(more.pop())) is not None:
             return await self.load_context(signed_in.person, documents=documents)
+        profile, computed = more if documents else (None, None)
         return UserContext(
             unpack(hot) if hot else EMPTY_STATE,
             Preferences.model_validate_json(preferences) if preferences else NO_PREFERENCES,
             int(sequence or 0),
             read_head(head)[0],
-            *more,
+            profile,
+            computed,
+            unpack_impressions(shown) if shown else NO_IMPRESSIONS,
         )
+
+    async def load_impressions(self, person: str) -> Impressions:
+        """Read what a person was shown."""
+        (shown,) = await self._reader.get((keys.impressions(person),))
+        return unpack_impressions(shown)
+
+    async def user_of(self, name: str, value: str) -> str | None:
+        """Return the user whom an id of another system stands for, in time for a page.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the server does not answer within the read timeout.
+        """
+        (found,) = await self._reader.get((keys.external_id(name, value),))
+        return None if found is None else found.decode("utf-8", "surrogatepass")
 
     async def load_state(self, person: str) -> UserState:
         """Read the whole state of a person, `rest` included."""

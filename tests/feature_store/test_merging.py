@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 
 from feature_store import keys
 from feature_store.archiver import Archiver
+from feature_store.change_log import ChangeLog
 from feature_store.embedded import EmbeddedServer
 from feature_store.errors import ConflictError, RateLimitedError
 from feature_store.event_log import EventLog
+from feature_store.facts import PersonFacts, fact_frame, people_of
+from feature_store.impressions import NO_IMPRESSIONS
 from feature_store.merging import ROW_TYPE, Merger, merged_people, read_link, stricter
+from feature_store.people import NAME as PEOPLE
 from feature_store.schema import Event, EventType, ItemId, Preferences
-from feature_store.state import fold_frame, pack
+from feature_store.state import EMPTY_STATE
 from feature_store.store import Store
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -79,6 +83,28 @@ async def test_a_visitor_is_one_user_for_ever(store: Store) -> None:
     assert not await store.merger.merge("ann", "v", NOW)
     await store.merger.merge("ann", "w", NOW)
     assert await store._redis.hkeys(keys.merges("u:ann")) == [b"a:v", b"a:w"]
+
+
+async def test_what_was_shown_and_chosen_goes_to_the_user(store: Store, tmp_path: Path) -> None:
+    shown = [lawful(2, None, "v"), lawful(2, "ann", None), lawful(3, None, "v")]
+    await store.events.append(shown)
+    people = store.people
+    await people.update("preferences", "a:v", lambda _: {"hidden_brands": ["B", "A"]}, "v")
+    assert await people.count() == 1
+    await store.merger.merge("ann", "v", NOW)
+    assert (await store.load_impressions("u:ann")).counts.tolist() == [2, 1]
+    assert await store.load_impressions("a:v") == NO_IMPRESSIONS
+    held = await people.get("preferences", "u:ann")
+    assert held is not None
+    assert held["hidden_brands"] == ["A", "B"]
+    assert await people.get("preferences", "a:v") is None
+    assert await people.count() == 1
+    # The change log knows both: that the user's choices changed, and that the visitor's are gone.
+    await Archiver(store.streams, EventLog(tmp_path)).run_all()
+    changes = [change.body for change in ChangeLog(tmp_path).read(PEOPLE)]
+    assert {(one["person"], one["by"], one["body"] is None) for one in changes} == {
+        ("a:v", "v", False), ("a:v", "merge", True), ("u:ann", "merge", False)
+    }  # fmt: skip
 
 
 async def test_the_stricter_choice_holds(store: Store) -> None:
@@ -252,30 +278,41 @@ ACTIONS = st.lists(
 )
 
 
-async def expected_records(
-    store: Store, sent: dict[tuple[str, str], Event], merged: dict[str, str]
-) -> list[dict[str, Any]]:
-    """Return what was sent as `fold_frame` reads it, each event its person's after all merges."""
-    rows = dict(
-        zip(
-            names := [f"i{number}" for number in range(5)],
-            await store.catalogue.rows_of(names),
-            strict=True,
-        )
+def lawful(number: int, user: str | None, visitor: str | None) -> Event:
+    """Return one of five events: done, shown and said."""
+    kinds = ["view", "purchase", "impression", "impression", "survey"]
+    fields: dict[str, Any] = {"instrument": "nps", "score": 7} if kinds[number] == "survey" else {}
+    return Event(
+        event_id=f"e{number}",
+        type=EventType(kinds[number]),
+        user_id=user,
+        anonymous_id=visitor,
+        item_id=None if fields else ItemId(f"i{number % 2}"),
+        timestamp=NOW + timedelta(seconds=1801 * number),
+        **fields,
     )
-    codes = {EventType.PURCHASE: 0, EventType.VIEW: 1}
-    records = []
-    for one in sent.values():
-        user = one.user_id or merged.get(one.anonymous_id or "")
-        records.append(
+
+
+def as_log(sent: Iterable[Event], merged: dict[str, str]) -> pl.DataFrame:
+    """Return what was sent as a log has it, each event its person's after all merges."""
+    return pl.DataFrame(
+        [
             {
-                "person": f"u:{user}" if user else f"a:{one.anonymous_id}",
-                "row": rows[str(one.item_id)],
-                "type": codes[one.type],
-                "t_s": int(one.timestamp.timestamp()),
+                "user_id": one.user_id or merged.get(one.anonymous_id or ""),
+                "anonymous_id": one.anonymous_id,
+                "item_id": one.item_id,
+                "type": one.type.value,
+                "timestamp": one.timestamp,
+                "extra": '{"instrument": "nps", "score": 7}' if one.instrument else None,
             }
-        )
-    return records
+            for one in sent
+        ],
+        schema={
+            **dict.fromkeys(("user_id", "anonymous_id", "item_id", "type"), pl.String),
+            "timestamp": pl.Datetime("ms", "UTC"),
+            "extra": pl.String,
+        },
+    )
 
 
 async def interleave(url: str, actions: list[Any], tmp_path: Path, at_once: bool) -> None:
@@ -285,7 +322,7 @@ async def interleave(url: str, actions: list[Any], tmp_path: Path, at_once: bool
 
     async def act(what: Any, dies: str | None = None) -> None:
         if isinstance(what, list):
-            events = [event(number, *who) for number, who in what]
+            events = [lawful(number, *who) for number, who in what]
             for one in events:
                 # The identity of an event: a signed-in user, or else the visitor, and its id.
                 person = f"u:{one.user_id}" if one.user_id else f"a:{one.anonymous_id}"
@@ -305,20 +342,22 @@ async def interleave(url: str, actions: list[Any], tmp_path: Path, at_once: bool
     for visitor, user in merged.items():
         await store.merger.merge(user, visitor, NOW)
 
-    records = await expected_records(store, sent, merged)
-    schema = {"person": pl.String, "row": pl.UInt32, "type": pl.UInt8, "t_s": pl.UInt32}
-    expected = dict(fold_frame(pl.DataFrame(records, schema=schema)))
+    log = as_log(sent.values(), merged)
+    names = ["i0", "i1"]
+    rows = dict(zip(names, await store.catalogue.rows_of(names), strict=True))
+    expected = {one.person: one for one in people_of(fact_frame(log, rows))}
     for person in ("u:ann", "u:bob", "a:v", "a:w"):
-        state = await store.load_state(person)
-        assert pack(state) == (pack(expected[person]) if person in expected else b""), person
+        facts = expected.get(person, PersonFacts(person, EMPTY_STATE, NO_IMPRESSIONS))
+        assert await store.load_state(person) == facts.state, person
+        assert await store.load_impressions(person) == facts.impressions, person
     # The log says the same: repeating its merges gives the same people.
-    log = EventLog(tmp_path)
-    await Archiver(store.streams, log).run_all()
-    people = merged_people(log.scan()).collect()
+    archive = EventLog(tmp_path)
+    await Archiver(store.streams, archive).run_all()
+    people = merged_people(archive.scan()).collect()
     assert len(people) == len(sent)
-    found = people.select(pl.coalesce("u:" + pl.col("user_id"), "a:" + pl.col("anonymous_id")))
-    people_sent = sorted(str(record["person"]) for record in records)
-    assert sorted(found.to_series().to_list()) == people_sent
+    whose = pl.coalesce("u:" + pl.col("user_id"), "a:" + pl.col("anonymous_id"))
+    found, wanted = (frame.select(whose).to_series().to_list() for frame in (people, log))
+    assert sorted(found) == sorted(wanted)
     await store.close()
 
 

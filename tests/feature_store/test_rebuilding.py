@@ -26,7 +26,7 @@ from feature_store.schema import Event, EventType, ItemId, Money
 from feature_store.store import Store
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-VOLATILE = (b"{archive}:", b"i:", b"e:", b"c:", b"q:")
+VOLATILE = (b"{archive}:", b"i:", b"e:", b"c:", b"g:", b"q:")
 """Who archives, markers of imports that are over, streams that are empty, counters of a minute."""
 
 
@@ -44,13 +44,20 @@ async def snapshot(store: Store) -> dict[bytes, Any]:
             found[name] = await server.hgetall(name)
         elif kind == b"list":
             found[name] = await server.lrange(name, 0, -1)
+        elif kind == b"set":
+            found[name] = await server.smembers(name)
         else:
             raise AssertionError(f"{name!r} is of the kind {kind!r}")
     return found
 
 
 def event(number: int, **fields: Any) -> Event:
-    kinds = [EventType.PURCHASE, EventType.VIEW, EventType.LIKE, EventType.ADD_TO_CART]
+    kinds = [EventType.PURCHASE, EventType.VIEW, EventType.LIKE, EventType.IMPRESSION]
+    said: dict[str, Any] = {}
+    if number % 11 == 0:
+        said = {"type": EventType.SURVEY, "instrument": "nps", "score": number % 11}
+    elif number % 13 == 0:
+        said = {"type": EventType.RATING, "value": 1 + number % 41 / 10}
     whose: dict[str, Any] = {"user_id": f"u{number % 23}"}
     if number % 5 == 0:
         whose = {"anonymous_id": f"v{number % 7}"}
@@ -63,6 +70,7 @@ def event(number: int, **fields: Any) -> Event:
             "quantity": number % 3,
             "unit_price": Money(amount=Decimal(f"1.{number % 20}"), currency="EUR"),
             "context": {"z": 1, "country": "DE"},
+            **said,
             **whose,
             **fields,
         }
@@ -89,6 +97,9 @@ async def fill(store: Store, data_dir: Path) -> dict[bytes, Any]:
         await store.keys.put(record.model_copy(update={"key_id": f"k{start}"}))
         await archiver.run_all()
     await store.keys.put(record.model_copy(update={"key_id": "k0", "revoked_at": NOW}))
+    for person, hidden in (("a:v5", ["i/5 ä", "b"]), ("u:u1", ["a"])):
+        chosen = {"hidden_items": hidden, "personalization": person == "u:u1"}
+        await store.people.put_many("preferences", {person: chosen}, "me")
     await store.merger.merge("u1", "v5", NOW)
     await store.events.append([event(number) for number in range(900, 1000)])
     await archiver.compact()
@@ -100,7 +111,7 @@ async def fill(store: Store, data_dir: Path) -> dict[bytes, Any]:
 async def test_a_flushed_server_is_rebuilt_byte_by_byte(store: Store, tmp_path: Path) -> None:
     before = await fill(store, tmp_path)
     kinds = {name.split(b"{")[0] for name in before}
-    assert kinds == {b"h:", b"r:", b"d:", b"l:", b"m:", b""}
+    assert kinds == {b"h:", b"r:", b"t:", b"p:", b"n:", b"d:", b"l:", b"m:", b""}
     await store._redis.flushall()
     done = await rebuild(store.url, tmp_path)
     assert (done.events, done.keys, done.visitors) == (5_000, 3, 1)
