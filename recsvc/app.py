@@ -16,9 +16,11 @@ from recsvc.api import (
     models,
     ops,
     profiles,
+    publications,
     recalls,
     recommendations,
     reports,
+    rules,
     segments,
     users,
 )
@@ -39,6 +41,9 @@ RESOURCES = (
     segments,
     reports,
     me,
+    # Before the rules: "audit" is no rule's id.
+    publications,
+    rules,
     recalls,
     models,
     ops,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from feature_store.documents import SiteDocuments
 from recsvc.segments import segments_named
 
-HOT_KINDS = ("rule", "placement")
+HOT_KINDS = ("live_rule", "placement")
 """Documents whose conditions recommendations evaluate."""
 ASLEEP = frozenset({"draft", "paused", "archived"})
 """What a document's ``status`` says when it does nothing."""

@@ -16,8 +16,9 @@ from feature_store.errors import ArtifactError
 from feature_store.files import write_atomically
 from recsvc.needs import NO_NEEDS, Needs, needs_of_pages
 from recsvc.placements import BUILT_IN, Placement
-from recsvc.publishing import publication
+from recsvc.publishing import live_rules, publication
 from recsvc.recalls import Recall, recalls_of
+from recsvc.rules import CheckedRule, parse_rule
 from recsvc.segments import BUILT_IN as BUILT_IN_SEGMENTS
 from recsvc.segments import Segment, read_segments
 
@@ -40,6 +41,8 @@ class Site:
         Named conditions over people: those that every shop has, and the site's own.
     needs : Needs
         What recommendations must know of a person and a page, because conditions look at it.
+    rules : mapping of str to CheckedRule
+        The rules in force.
     rules_version : int
         Number of the last publication of rules; 0 while there was none.
     """
@@ -49,6 +52,7 @@ class Site:
     recalls: tuple[Recall, ...] = ()
     segments: Mapping[str, Segment] = field(default_factory=lambda: BUILT_IN_SEGMENTS)
     needs: Needs = NO_NEEDS
+    rules: Mapping[str, CheckedRule] = field(default_factory=dict)
     rules_version: int = 0
 
     @property
@@ -62,15 +66,36 @@ class Site:
         return self.needs.person
 
 
-def read_site(documents: SiteDocuments) -> Site:
-    """Return the site that its documents describe."""
+def read_site(documents: SiteDocuments, before: Site | None = None) -> Site:
+    """Return the site that its documents describe.
+
+    Parameters
+    ----------
+    documents : SiteDocuments
+        All of them; each was checked when it was written.
+    before : Site or None
+        The one that this takes the place of: rules that are still the same are taken from it.
+    """
     return Site(
         documents,
         recalls=tuple(recalls_of(documents)),
         segments=read_segments(documents),
         needs=needs_of_pages(documents),
+        rules=_read_rules(documents, before),
         rules_version=publication(documents)[0],
     )
+
+
+def _read_rules(documents: SiteDocuments, before: Site | None) -> dict[str, CheckedRule]:
+    known = before.rules if before else {}
+    found = {}
+    for rule_id, revision, body in live_rules(documents):
+        same = known.get(rule_id)
+        if same is None or same.rule.revision != revision:
+            whole = {**body, "rule_id": rule_id, "revision": revision, "status": "live"}
+            same = parse_rule(whole)
+        found[rule_id] = same
+    return found
 
 
 class SiteFile:

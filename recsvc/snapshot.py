@@ -6,7 +6,7 @@ checked, and takes its place in one assignment; on any doubt the old one stays.
 
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from feature_store.item_changes import ItemChange
 from feature_store.registry import ModelRegistry
 from recsvc.recalls import recalled_mask
 from recsvc.retrieval import JoinedModel
+from recsvc.rules import NOTHING, CompiledRules, compile_rules
 from recsvc.site import Site, SiteFile, read_site
 
 
@@ -59,6 +60,8 @@ class Snapshot:
         When it was built, in seconds since 1970.
     recalled : ndarray of bool, shape (n_rows,), or None
         What is in no answer, by the site's recalls and this catalogue.
+    rules : CompiledRules
+        The rules in force, over this catalogue.
     """
 
     catalogue: Catalogue
@@ -68,6 +71,7 @@ class Snapshot:
     catalogue_sequence: int = 0
     built_at: float = 0.0
     recalled: npt.NDArray[np.bool_] | None = None
+    rules: CompiledRules = NOTHING
     local: threading.local = field(default_factory=threading.local, repr=False)
 
     @property
@@ -107,7 +111,8 @@ class SnapshotHolder:
         self.site = read_site(known or SiteDocuments())
         model = JoinedModel(self._artifact, self._file.catalogue)
         model.warm_up()
-        self.current = self._snapshot(self._file.catalogue, model)
+        rules = compile_rules(self.site.rules.values(), self._file.catalogue)
+        self.current = self._snapshot(self._file.catalogue, model, rules)
 
     def refresh(self) -> bool:
         """Build and swap a new snapshot if another model or catalogue file was published.
@@ -158,7 +163,8 @@ class SnapshotHolder:
                 catalogue = catalogue.after(later)
                 model = model.with_catalogue(catalogue)
             self._file, self._artifact, self._changes = file, artifact, changes
-            self.current = self._snapshot(catalogue, model)
+            rules = compile_rules(self.site.rules.values(), catalogue, self.current.rules)
+            self.current = self._snapshot(catalogue, model, rules)
 
     def _changes_after(self, file: CatalogueFile) -> list[ItemChange]:
         """Return the changes that are applied and that a file does not include."""
@@ -184,7 +190,8 @@ class SnapshotHolder:
                 return
             catalogue = old.catalogue.after(new)
             self._changes += new
-            self.current = self._snapshot(catalogue, old.model.with_catalogue(catalogue))
+            rules = old.rules.with_changes(catalogue, _rows_of(new, catalogue))
+            self.current = self._snapshot(catalogue, old.model.with_catalogue(catalogue), rules)
 
     def apply_site(self, documents: SiteDocuments, *, back: bool = False) -> None:
         """Swap in a snapshot that obeys other documents of the site, and keep them on disk.
@@ -200,18 +207,17 @@ class SnapshotHolder:
             if documents.sequence < self.site.sequence and not back:
                 return
             if not self.site_known or documents != self.site.documents:
-                self.site = read_site(documents)
+                old = self.current
+                self.site = read_site(documents, self.site)
                 self._site_file.save(documents)
-                recalled = recalled_mask(self.site.recalls, self.current.catalogue)
-                self.current = replace(
-                    self.current, site=self.site, recalled=recalled, built_at=time.time()
-                )
+                rules = compile_rules(self.site.rules.values(), old.catalogue, old.rules)
+                self.current = self._snapshot(old.catalogue, old.model, rules)
             self.site_known = True
 
     def _read_stamps(self) -> tuple[tuple[int, int], tuple[int, int]]:
         return self.catalogue_files.stamp(), self.registry.stamp()
 
-    def _snapshot(self, catalogue: Catalogue, model: JoinedModel) -> Snapshot:
+    def _snapshot(self, catalogue: Catalogue, model: JoinedModel, rules: CompiledRules) -> Snapshot:
         return Snapshot(
             catalogue,
             model,
@@ -220,4 +226,13 @@ class SnapshotHolder:
             catalogue_sequence=self._file.sequence + len(self._changes),
             built_at=time.time(),
             recalled=recalled_mask(self.site.recalls, catalogue),
+            rules=rules,
         )
+
+
+def _rows_of(changes: list[ItemChange], catalogue: Catalogue) -> list[int]:
+    """Return the rows that some changes have written; a row that is only reserved has no item."""
+    touched = {
+        row for one in changes for row in range(one.row, one.row + max(1, len(one.item_ids)))
+    }
+    return sorted(touched & catalogue.overlay.keys())

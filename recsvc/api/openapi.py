@@ -57,6 +57,7 @@ TAGS = [
     {"name": "users", "description": "What is known of a person"},
     {"name": "segments", "description": "Named conditions over people"},
     {"name": "personas", "description": "Made-up customers for preview"},
+    {"name": "rules", "description": "The marketers' overrides"},
     {"name": "recalls", "description": "What must be gone from everything"},
     {"name": "reports", "description": "What customers said, summed up"},
     {"name": "me", "description": "What customers do for themselves, with a customer token"},
@@ -207,7 +208,7 @@ def parameters_of(model: type[BaseModel]) -> list[dict[str, Any]]:
             parameter |= {"style": "form", "explode": True, "schema": schema}
         elif name == "filter":
             parameter["content"] = {"application/json": {"schema": schema}}
-        elif name in ("context", "consent"):
+        elif name in ("context", "consent", "external_id"):
             parameter |= {"style": "deepObject", "explode": True, "schema": schema}
         else:
             parameter["schema"] = _not_null(schema)
