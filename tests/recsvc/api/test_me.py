@@ -130,6 +130,12 @@ def test_who_objects_to_profiling_is_obeyed(customer: Customer, client: httpx.Cl
     assert gil.get(RECS).json()["personalized"] is True
     for _ in range(2):
         assert gil.get(RECS, headers=objects).json()["personalized"] is False
+    answer = gil.post("/v1/events", json=said("i00012"), headers=objects).json()
+    assert (answer["accepted"], answer["withheld"]) == (0, 1)
+    refused = said("i00012", consent={"profiling": False})
+    answer = gil.post("/v1/events", json=[refused, said("i00013"), {}]).json()
+    assert (answer["accepted"], answer["withheld"], len(answer["rejected"])) == (1, 1, 1)
+    assert client.get(f"/v1/users/{user}").json()["counts"] == {"view": 2}
 
 
 # --- signing in ---------------------------------------------------------------------------------
