@@ -4,8 +4,10 @@ import secrets
 from typing import Any
 
 from feature_store.signals import FEATURES
-from recsvc.engine import Chosen, Response
+from recsvc.engine import Response
 from recsvc.explain import TEXTS, Reason, reasons
+from recsvc.filling import Chosen
+from recsvc.markets import market_of
 from recsvc.requests import RecommendationRequest
 
 MAX_SKIP = 0xFFFF
@@ -71,7 +73,7 @@ def answer(
             "score": chosen.score,
             "source": reason.source,
             "reason": {"code": reason.code, "item_ids": [ids[row] for row in reason.rows]},
-            "rule_ids": [],
+            "rule_ids": list(chosen.rule_ids),
             "item": {},
         }
         for rank, (chosen, reason) in enumerate(zip(response.chosen, why, strict=True), first_rank)
@@ -79,7 +81,7 @@ def answer(
     if request.fields or request.explain:
         for item, chosen, reason in zip(items, response.chosen, why, strict=True):
             if request.fields:
-                document = snapshot.catalogue.item(chosen.row)
+                document = snapshot.catalogue.item(chosen.row, market_of(request.context))
                 item["item"] = {name: document[name] for name in request.fields}
             if request.explain:
                 item["reason"]["text"] = reason_text(response, reason)

@@ -18,13 +18,15 @@ from feature_store.state import EMPTY_STATE, UserState
 from recsvc.arranging import PINNED, arrange
 from recsvc.filling import Chosen, Stages, fill
 from recsvc.history import read_history
+from recsvc.markets import market_of
 from recsvc.placements import PRODUCTS, Placement
 from recsvc.requests import RecommendationRequest
-from recsvc.rules import NO_RULES, ActiveRules, applicable
+from recsvc.rules import ActiveRules, applicable
 from recsvc.snapshot import Snapshot
 from recsvc.sources import Query
 
 Mask = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Response:
@@ -154,7 +156,7 @@ def allowed_mask(
         excluded, not hidden.
     """
     catalogue = snapshot.catalogue
-    allowed = catalogue.showable(query.now_s, placement.kinds)
+    allowed = catalogue.showable(query.now_s, placement.kinds, market_of(request.context))
     if snapshot.recalled is not None:
         allowed = allowed & ~snapshot.recalled
     if request.filter is not None:

@@ -96,12 +96,11 @@ class Book:
 
     Parameters
     ----------
-    rules : sequence of CheckedRule
-        In any order.
+    ordered : sequence of CheckedRule
+        As :func:`in_order` has them.
     """
 
-    def __init__(self, rules: Sequence[CheckedRule]) -> None:
-        ordered = sorted(rules, key=lambda one: (-one.rule.priority, one.rule.rule_id))
+    def __init__(self, ordered: Sequence[CheckedRule]) -> None:
         self.rules = tuple(ordered)
         self.clock = Clock(ordered)
         self._audiences: list[Condition] = []
@@ -140,6 +139,16 @@ class Book:
             if entry.audience is not None
             for field in fields_of(self._audiences[entry.audience])
         )
+
+
+def in_order(rules: Iterable[CheckedRule]) -> list[CheckedRule]:
+    """Return rules as they apply: a higher priority first, then the lower id."""
+    return sorted(rules, key=lambda one: (-one.rule.priority, one.rule.rule_id))
+
+
+def same(some: Sequence[CheckedRule], others: Sequence[CheckedRule]) -> bool:
+    """Tell whether two lists hold the very same values, which is asked often and must be cheap."""
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
 
 
 def _numbered(

@@ -15,7 +15,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.conditions import Condition, ItemTable, Scope
 from feature_store.item_columns import COLUMNS
 from recsvc.rules.active import NO_RULES, ActiveRules
-from recsvc.rules.book import Book
+from recsvc.rules.book import Book, in_order, same
 from recsvc.rules.model import Boost, Bury, CheckedRule
 from recsvc.rules.targets import Target, stacked
 
@@ -119,8 +119,10 @@ def compile_rules(
         What was compiled before: targets that are still the same, over the same catalogue, are
         taken from it, and so is what was encoded of the catalogue's file.
     """
-    book = Book([one for one in rules if one.rule.status == "live"])
-    return compile_book(book, catalogue, previous)
+    live = in_order(one for one in rules if one.rule.status == "live")
+    if previous is not None and same(live, previous.book.rules):
+        return previous.following(catalogue)
+    return compile_book(Book(live), catalogue, previous)
 
 
 def compile_book(
