@@ -25,6 +25,7 @@ CODES = {
     "trending": "trending",
     "popular": "popular",
     "new": "new_arrival",
+    "pinned": "pinned",
 }
 """The reason code of each source."""
 
@@ -37,6 +38,7 @@ TEXTS = {
     "trending": "Trending now",
     "popular": "Popular right now",
     "new_arrival": "New",
+    "pinned": "Picked by the shop",
 }
 """What each reason says in English; ``{items}`` are titles."""
 
@@ -91,25 +93,33 @@ def reasons(response: Response) -> list[Reason]:
 def sources_of(response: Response) -> list[str]:
     """Return which source each item came from; a blend names the one that lifted it most."""
     found = [chosen.candidates.source for chosen in response.chosen]
-    blended = [at for at, source in enumerate(found) if source == "blend"]
-    if blended:
-        # All of them come from one stage: only the first blends.
-        features = response.chosen[blended[0]].candidates.features
-        assert features is not None
-        n_bought = int(np.count_nonzero(features[0]))
-        new = []
-        for at in blended:
-            if response.chosen[at].position < n_bought:
-                found[at] = "repeat"
-            else:
-                new.append(at)
-        if new:
-            positions = [response.chosen[at].position for at in new]
-            weights = response.snapshot.model.weights
-            names = _lifted_by(features[:, positions], features[:, n_bought:], weights)
-            for at, name in zip(new, names, strict=True):
-                found[at] = name
+    # Mostly one stage blends; when few items may be shown, or rules keep places, more do.
+    blended: dict[int, list[int]] = {}
+    for at, source in enumerate(found):
+        if source == "blend":
+            blended.setdefault(id(response.chosen[at].candidates), []).append(at)
+    for places in blended.values():
+        _name_blended(response, places, found)
     return found
+
+
+def _name_blended(response: Response, places: list[int], found: list[str]) -> None:
+    """Fill in the sources of items at some places, all from one blend."""
+    features = response.chosen[places[0]].candidates.features
+    assert features is not None
+    n_bought = int(np.count_nonzero(features[0]))
+    new = []
+    for at in places:
+        if response.chosen[at].position < n_bought:
+            found[at] = "repeat"
+        else:
+            new.append(at)
+    if new:
+        positions = [response.chosen[at].position for at in new]
+        weights = response.snapshot.model.weights
+        names = _lifted_by(features[:, positions], features[:, n_bought:], weights)
+        for at, name in zip(new, names, strict=True):
+            found[at] = name
 
 
 def _lifted_by(shown: F32, new: F32, weights: F32) -> list[str]:
