@@ -140,7 +140,7 @@ class PeopleStore:
         raise OverloadedError("the person is changed by too many at once", 1.0)
 
     async def put_many(
-        self, kind: Kind, documents: Mapping[str, Document | None], by: str
+        self, kind: Kind, documents: Mapping[str, Document | Change | None], by: str
     ) -> tuple[int, dict[str, str]]:
         """Replace the documents of many people; those that do not change are not written.
 
@@ -148,8 +148,8 @@ class PeopleStore:
         ----------
         kind : str
             Which document.
-        documents : mapping of str to dict or None
-            The new one of each person; ``None`` deletes.
+        documents : mapping of str to dict, callable or None
+            The new one of each person, or what makes it of the old one; ``None`` deletes.
         by : str
             Who changes them.
 
@@ -180,7 +180,7 @@ class PeopleStore:
         self,
         kind: Kind,
         people: Sequence[str],
-        documents: Mapping[str, Document | None],
+        documents: Mapping[str, Document | Change | None],
         by: str,
         refused: dict[str, str],
     ) -> tuple[int, list[str]]:
@@ -188,7 +188,8 @@ class PeopleStore:
         values = await self._values([keys.document(kind, person) for person in people])
         calls, whose = [], []
         for person, value in zip(people, values, strict=True):
-            before, after = _read(value), documents[person]
+            before, asked = _read(value), documents[person]
+            after = asked(before) if callable(asked) else asked
             if before == after:
                 continue
             if kind == "profile" and (_ids(before) or _ids(after)):
@@ -198,14 +199,14 @@ class PeopleStore:
                     refused[person] = str(error)
                     continue
             calls.append(_call(kind, person, value, after, by))
-            whose.append((person, before))
+            whose.append((person, before, after))
         outcomes = await self._scripts.run(_PUT, calls) if calls else []
         lost = []
-        for (person, before), wrote in zip(whose, outcomes, strict=True):
+        for (person, before, after), wrote in zip(whose, outcomes, strict=True):
             if not wrote:
                 lost.append(person)
             elif kind == "profile":
-                await self._release_ids(person, before, documents[person])
+                await self._release_ids(person, before, after)
         return len(calls) - len(lost), lost
 
     async def _values(self, names: Sequence[str]) -> list[bytes | None]:
