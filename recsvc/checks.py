@@ -8,6 +8,7 @@ import orjson
 
 from feature_store.conditions import Condition, ConditionError, parse_condition
 from feature_store.errors import RecsvcError
+from feature_store.profile import check_name as check_system_name
 from feature_store.schema import MAX_ID_LENGTH, Consent, Item, ItemId, check_id
 
 MAX_LIMIT = 100
@@ -85,6 +86,19 @@ def check_text_id(value: Any) -> str:
         return check_id(value)
     except ValueError as error:
         raise BadValueError("", str(error)) from error
+
+
+def check_external_id(value: Any) -> tuple[str, str]:
+    """Accept the id of a user in another system."""
+    if not isinstance(value, dict) or len(value) != 1:
+        raise BadValueError("", "must be one id: {NAME: ID}, in a query external_id.NAME=ID")
+    ((name, one),) = value.items()
+    try:
+        return check_system_name(name), check_text_id(one)
+    except ValueError as error:
+        raise BadValueError(pointer_to(name)[1:], str(error)) from error
+    except BadValueError as error:
+        raise BadValueError(pointer_to(name)[1:], error.detail) from error
 
 
 def check_name(value: Any) -> str:

@@ -138,6 +138,8 @@ def question_of(caller: Principal, question: RecommendationRequest) -> Recommend
         errors.append(FieldError("#/user_id", "cannot be asked for with a public key"))
     elif question.anonymous_id is not None and (bad := check_visitor_id(question.anonymous_id)):
         errors.append(bad)
+    if question.external_id is not None:
+        errors.append(FieldError("#/external_id", "is not for browsers"))
     if question.explain:
         errors.append(FieldError("#/explain", "is not for browsers"))
     if question.fields and (hidden := sorted(set(question.fields) - PUBLIC_FIELDS)):

@@ -43,6 +43,8 @@ class RecommendationRequest:
         The slot.
     user_id, anonymous_id : str or None
         Whom for; neither means nobody.
+    external_id : tuple of (str, str) or None
+        Name of another system and the user's id there, in place of a ``user_id``.
     limit : int or None
         How many items, 1 to 100; ``None`` for the placement's own number.
     item_ids : tuple of ItemId
@@ -67,6 +69,7 @@ class RecommendationRequest:
     placement: str = DEFAULT_PLACEMENT
     user_id: str | None = None
     anonymous_id: str | None = None
+    external_id: tuple[str, str] | None = None
     limit: int | None = None
     item_ids: tuple[ItemId, ...] = ()
     exclude_item_ids: tuple[ItemId, ...] = ()
@@ -90,7 +93,8 @@ def parse_query(query: bytes) -> RecommendationRequest:
     ----------
     query : bytes
         As it came: ``application/x-www-form-urlencoded``, a ``+`` is a space, UTF-8. Lists repeat
-        the parameter; ``context`` and ``consent`` are written as ``context.NAME=VALUE``.
+        the parameter; ``context``, ``consent`` and ``external_id`` are written as
+        ``context.NAME=VALUE``.
 
     Raises
     ------
@@ -130,6 +134,23 @@ def parse_body(body: bytes) -> RecommendationRequest:
     if not isinstance(document, dict):
         raise InvalidRequestError(FieldError("#", "must be an object"))
     return _build(document, [])
+
+
+def parse_external_id(query: bytes) -> tuple[str, str]:
+    """Read a query string that names a user by ``external_id.NAME=ID``, and holds nothing else.
+
+    Raises
+    ------
+    InvalidRequestError
+        Naming each parameter that is wrong.
+    """
+    request = parse_query(query)
+    if request.external_id is None:
+        said = "is missing: name a user by external_id.NAME=ID"
+        raise InvalidRequestError(FieldError("#/external_id", said))
+    if request != RecommendationRequest(external_id=request.external_id):
+        raise InvalidRequestError(FieldError("#", "external_id.NAME=ID stands alone"))
+    return request.external_id
 
 
 def load_json(body: bytes) -> Any:
@@ -193,6 +214,8 @@ def _build(document: dict[str, Any], errors: list[FieldError]) -> Recommendation
             values[name] = check(value)
         except BadValueError as bad:
             errors.append(FieldError(pointer_to(name) + bad.pointer, bad.detail))
+    if "external_id" in values and "user_id" in values:
+        errors.append(FieldError("#/external_id", "stands for a user_id: give one of the two"))
     if errors:
         raise InvalidRequestError(*errors)
     return RecommendationRequest(**values)
@@ -230,14 +253,14 @@ def _read_json(text: str) -> Any:
 
 
 def _read_part(document: dict[str, Any], name: str, text: str) -> None:
-    """Add ``context.NAME`` or ``consent.NAME`` to its object.
+    """Add ``context.NAME``, ``consent.NAME`` or ``external_id.NAME`` to its object.
 
     ``context[NAME]``, which is how OpenAPI writes an object in a query, is the same.
     """
     whole, dot, part = name.partition(".")
     if not dot and name.endswith("]"):
         whole, dot, part = name[:-1].partition("[")
-    if whole not in ("context", "consent"):
+    if whole not in _OBJECTS:
         document[name] = text  # unknown; the check of the document says so
         return
     if not dot:
@@ -245,13 +268,14 @@ def _read_part(document: dict[str, Any], name: str, text: str) -> None:
     into = document.setdefault(whole, {})
     if part in into:
         raise BadValueError("", "is given more than once")
-    into[part] = text if whole == "context" else _read_boolean(text)
+    into[part] = _read_boolean(text) if whole == "consent" else text
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "placement": checks.check_name,
     "user_id": checks.check_text_id,
     "anonymous_id": checks.check_text_id,
+    "external_id": checks.check_external_id,
     "limit": checks.check_limit,
     "item_ids": checks.ids_check(MAX_ITEM_IDS),
     "exclude_item_ids": checks.ids_check(MAX_EXCLUDE_ITEM_IDS),
@@ -264,6 +288,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
 }
 
 _LISTS = frozenset({"item_ids", "exclude_item_ids", "fields"})
+_OBJECTS = frozenset({"context", "consent", "external_id"})
 
 _TEXT_READERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("placement", "user_id", "anonymous_id", "after"), str),

@@ -11,7 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from math import inf
@@ -185,9 +185,12 @@ class Worker:
             known = ", ".join(self.holder.current.site.placements)
             raise NotFoundError(f"there is no placement {request.placement!r}; there are: {known}")
         then_s, shown = continued(request)
-        person = request.person
+        person, named = request.person, request.external_id is not None
         degraded: list[str] = []
         try:
+            if named:
+                request = await self.identified(request)
+                person = request.person
             context = await self.context(person)
         except StoreUnavailableError:
             if not self.keeper.obeys:
@@ -210,14 +213,25 @@ class Worker:
             answer(response, request, recommendation_id, degraded, first_rank=shown + 1)
         )
         etag = None
-        if person is None and not degraded:
+        if person is None and not named and not degraded:
             # All but the id, which is new in every answer.
             etag = f'W/"{blake2b(body.partition(b",")[2], digest_size=12).hexdigest()}"'
         written = time.perf_counter()
         self.metrics.recommended(request.placement, personalized=response.personalized)
         return Recommendation(
-            body, person is not None, etag, (read - began, chosen - read, written - chosen)
+            body, named or person is not None, etag, (read - began, chosen - read, written - chosen)
         )
+
+    async def identified(self, request: RecommendationRequest) -> RecommendationRequest:
+        """Return a request with the user whom its external id stands for, or nobody.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the store does not answer in time.
+        """
+        assert request.external_id is not None
+        return replace(request, user_id=await self.store.user_of(*request.external_id))
 
     async def record(self, events: Sequence[Event]) -> AppendResult:
         """Store events; they are durable when this returns.

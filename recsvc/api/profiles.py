@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
+from feature_store.errors import NotFoundError
 from feature_store.people import Document
 from feature_store.profile import Profile, patch_profile, read_profile
 from feature_store.schema import person_of
@@ -23,7 +24,7 @@ from recsvc.api.schemas import FieldProblem
 from recsvc.api.users import EXAMPLE
 from recsvc.checks import BadValueError, FieldError, InvalidRequestError, check_text_id
 from recsvc.known import known_user
-from recsvc.requests import load_json
+from recsvc.requests import load_json, parse_external_id
 from recsvc.worker import Worker
 
 MAX_USERS = 1_000
@@ -34,6 +35,21 @@ PROFILE: dict[str, Any] = {
     "attributes": {"city": "Berlin", "children": 2},
     "loyalty": {"program": "club", "tier": "gold", "points": 1200},
     "external_ids": {"subscriber_key": "S-77"},
+}
+_EXTERNAL_ID: dict[str, Any] = {
+    "name": "external_id",
+    "in": "query",
+    "required": True,
+    "style": "deepObject",
+    "explode": True,
+    "description": "the user's id in another system: external_id.NAME=ID",
+    "schema": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "minProperties": 1,
+        "maxProperties": 1,
+    },
+    "example": {"subscriber_key": "S-77"},
 }
 ERRORS = (400, 401, 403, 404, 409, 413, 415, 422, 500, 503)
 
@@ -83,6 +99,23 @@ async def patch_user(request: Request, worker: AnyWorker, user_id: PathId) -> di
             raise InvalidRequestError(FieldError("#", str(error))) from error
 
     return await _changed(request, worker, user_id, change)
+
+
+@router.get(
+    "/v1/users",
+    operation_id="get_user_by_external_id",
+    summary="What is known of a person whom another system names",
+    response_model=UserDocument,
+    responses=responses(UserDocument, EXAMPLE, 401, 403, 404, 422, 500, 503),
+    **secured("users:read", extra={"parameters": [_EXTERNAL_ID]}),
+)
+async def get_user_by_external_id(request: Request, worker: AnyWorker) -> dict[str, Any]:
+    """Answer `external_id.NAME=ID`, such as `external_id.subscriber_key=S-77`."""
+    name, one = parse_external_id(request.scope["query_string"])
+    user_id = await worker.store.people.resolve(name, one)
+    if user_id is None:
+        raise NotFoundError(f"no user has the {name} {one!r}")
+    return await known_user(worker, user_id)
 
 
 @router.post(

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from feature_store.schema import Consent, Id, Money, Timestamp
+from feature_store.schema import Consent, Id, Timestamp
 from recsvc.checks import MAX_LIMIT
 from recsvc.requests import MAX_EXCLUDE_ITEM_IDS, MAX_ITEM_IDS
 
@@ -41,6 +41,15 @@ class RecommendationBody(Document):
     user_id: Annotated[Id | None, Field(description="whom for")] = None
     anonymous_id: Annotated[
         Id | None, Field(description="whom for, before they signed in; neither: for nobody")
+    ] = None
+    external_id: Annotated[
+        dict[str, Id] | None,
+        Field(
+            max_length=1,
+            description="the user's id in another system, in place of `user_id`; in a query"
+            " external_id.NAME=ID. One that nobody has: for nobody",
+            examples=[{"subscriber_key": "S-77"}],
+        ),
     ] = None
     limit: Annotated[
         int | None,
@@ -181,32 +190,6 @@ class MergeDone(Document):
     user_id: str
     anonymous_id: str
     merged: Annotated[bool, Field(description="false when it had been done before")]
-
-
-class ItemDocument(Document):
-    """An item of the catalogue."""
-
-    item_id: str
-    kind: Literal["product", "content", "offer"]
-    title: str | None
-    url: str | None
-    image_url: str | None
-    price: Money | None
-    sale_price: Money | None
-    brand: str | None
-    categories: list[str]
-    available: bool
-    published_at: Timestamp | None
-    expires_at: Timestamp | None
-    group_id: str | None
-    attributes: dict[str, Any]
-
-
-class ItemList(Document):
-    """A page of the catalogue."""
-
-    items: list[ItemDocument]
-    next_page_token: Annotated[str | None, Field(description="for the next page; null at the end")]
 
 
 class ModelDocument(Document):

@@ -48,15 +48,18 @@ documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "after": st.from_regex(r"[A-Za-z0-9_.~-]{1,64}", fullmatch=True),
         "fields": st.lists(st.sampled_from(sorted(FIELDS)), min_size=1, max_size=5),
         "explain": st.booleans(),
+        "external_id": st.dictionaries(names, ids, min_size=1, max_size=1),
     },
-)
+).map(lambda one: one if "external_id" not in one else {**one, "user_id": None})
 
 
 def as_pairs(document: dict[str, Any]) -> list[tuple[str, str]]:
     """Write a body's document as a caller writes a query."""
     pairs = []
     for name, value in document.items():
-        if name in ("context", "consent"):
+        if value is None:
+            continue
+        if name in ("context", "consent", "external_id"):
             pairs += [(f"{name}.{part}", text(one)) for part, one in value.items()]
         elif name == "filter":
             pairs.append((name, json.dumps(value)))
@@ -164,6 +167,12 @@ def refused(query: str) -> dict[str, str]:
         ("consent.profiling=yes", "#/consent/profiling"),
         ("consent.other=true", "#/consent/other"),
         ("explain=1", "#/explain"),
+        ("external_id=1", "#/external_id"),
+        ("external_id.a=1&external_id.b=2", "#/external_id"),
+        ("external_id.a=1&external_id.a=2", "#/external_id/a"),
+        ("external_id.a%20b=1", "#/external_id/a b"),
+        ("external_id.a=..", "#/external_id/a"),
+        ("external_id.a=1&user_id=x", "#/external_id"),
         ("fields=colour", "#/fields/0"),
         ("placement=a%20b", "#/placement"),
         ("after=%2F", "#/after"),
@@ -194,6 +203,9 @@ def test_every_bad_parameter_is_named_at_once() -> None:
         ('{"item_ids": ["a", null]}', "#/item_ids/1"),
         ('{"context": {"a": []}}', "#/context/a"),
         ('{"context": {"a": null}}', "#/context/a"),
+        ('{"external_id": {}}', "#/external_id"),
+        ('{"external_id": "a"}', "#/external_id"),
+        ('{"external_id": {"crm": 5}}', "#/external_id/crm"),
         ('{"filter": []}', "#/filter"),
         ('{"fields": "title"}', "#/fields"),
         ('{"other": null}', "#/other"),

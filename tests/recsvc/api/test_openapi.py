@@ -174,6 +174,7 @@ def test_every_route_of_the_contract_so_far_is_there(document: dict[str, Any]) -
         ("get", "/v1/users/{user_id}"),
         ("put", "/v1/users/{user_id}"),
         ("patch", "/v1/users/{user_id}"),
+        ("get", "/v1/users"),
         ("post", "/v1/users"),
         ("get", "/v1/segments"),
         ("get", "/v1/segments/{segment_id}"),

@@ -148,6 +148,35 @@ def test_an_external_id_is_one_users(client: httpx.Client) -> None:
     assert client.put(path("thief"), json={"external_ids": {"crm": "E-1"}}).status_code == 200
 
 
+def test_an_external_id_stands_for_the_user(client: httpx.Client, service: Service) -> None:
+    odd = "a=b&c/%"
+    client.put(path("known"), json={"external_ids": {"sub_key": odd, "crm": "K-1"}})
+    client.post("/v1/events", json=event("known", "i00007"))
+    found = client.get("/v1/users", params={"external_id.sub_key": odd})
+    assert found.json()["user_id"] == "known"
+    assert found.json() == client.get(path("known")).json()
+    assert_problem(client.get("/v1/users", params={"external_id.crm": odd}), 404)
+    for query in ("", "external_id.crm=1&limit=5", "external_id.crm=", "external_id=1", "x=1"):
+        assert client.get(f"/v1/users?{query}").status_code == 422
+    asked: dict[str, Any] = {"limit": 5, "placement": "home"}
+    by_id = client.get("/v1/recommendations", params={**asked, "user_id": "known"}).json()
+    by_query = client.get("/v1/recommendations", params={**asked, "external_id.crm": "K-1"})
+    by_body = client.post("/v1/recommendations", json={**asked, "external_id": {"crm": "K-1"}})
+    for answer in (by_query, by_body):
+        assert answer.json()["items"] == by_id["items"]
+        assert answer.json()["user_id"] == "known"
+        assert answer.json()["personalized"] is True
+    unknown = client.get("/v1/recommendations", params={**asked, "external_id.crm": "nobody's"})
+    assert unknown.status_code == 200
+    assert unknown.json()["personalized"] is False
+    assert len(unknown.json()["items"]) == 5
+    assert unknown.headers["cache-control"] == "private, no-store"
+    assert "etag" not in unknown.headers
+    client.patch(path("known"), json={"external_ids": {"crm": "K-2"}})
+    moved = client.get("/v1/recommendations", params={**asked, "external_id.crm": "K-2"})
+    assert moved.json()["items"] == by_id["items"]
+
+
 def test_of_a_batch_the_good_ones_are_stored_and_the_bad_ones_named(client: httpx.Client) -> None:
     batch: list[Any] = [
         {"user_id": "b1", "attributes": {"n": 1}, "external_ids": {"crm": "B"}},
