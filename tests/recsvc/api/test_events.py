@@ -18,7 +18,8 @@ PATH = "/v1/events"
 def outcome(response: httpx.Response) -> tuple[int, int, int, list[Any]]:
     assert response.status_code == 202, response.text
     answer = response.json()
-    assert list(answer) == ["accepted", "duplicates", "conflicts", "rejected"]
+    assert list(answer) == ["accepted", "duplicates", "conflicts", "rejected", "withheld"]
+    assert answer["withheld"] == 0
     return answer["accepted"], answer["duplicates"], answer["conflicts"], answer["rejected"]
 
 
