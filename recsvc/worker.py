@@ -283,10 +283,13 @@ class Worker:
             If the store does not answer in time.
         """
         asked_s = time.monotonic()
-        context = await self.store.load_context(person)
+        documents = self.holder.current.site.needs_documents
+        context = await self.store.load_context(person, documents=documents)
         self._reached(asked_s)
         if self.keeper.behind(context):
             await self.keeper.catch_up(context)
+            if self.holder.current.site.needs_documents and not documents:
+                context = await self.store.load_context(person, documents=True)
         if person is not None:
             self._remember(person, context.preferences)
         return context
