@@ -18,6 +18,7 @@ from feature_store.derived_columns import Derived
 from feature_store.item_changes import ItemChange, apply_changes
 from feature_store.item_columns import COLUMNS, as_catalogue_frame, as_document
 from feature_store.item_ids import find_rows, hash_ids, id_hash
+from feature_store.item_words import words_of
 from feature_store.masks import MaskCache
 from feature_store.schema import ItemId
 
@@ -43,6 +44,8 @@ class Catalogue:
         Result of :func:`hash_ids` for the frame.
     derived : Derived or None
         Result of ``derived_columns.derive`` for the frame; ``None`` computes it when it is needed.
+    words : Series or None
+        Result of ``item_words.words_of`` for the frame; the same.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class Catalogue:
         hashes: npt.NDArray[np.uint64],
         hash_rows: I32,
         derived: Derived | None = None,
+        words: pl.Series | None = None,
     ) -> None:
         self.frame = frame
+        self._words = words
         self.n_rows = frame.height
         self.overlay: Mapping[int, dict[str, Any]] = {}
         self._hashes = hashes
@@ -103,7 +108,7 @@ class Catalogue:
         if not changed and n_rows == self.n_rows:
             return self
         # Nothing refers to the old one: a chain of parents would keep every version alive.
-        new = Catalogue(self.frame, self._hashes, self._hash_rows, self._derived)
+        new = Catalogue(self.frame, self._hashes, self._hash_rows, self._derived, self._words)
         new.n_rows = n_rows
         new.overlay = {**self.overlay, **changed}
         added = {columns["item_id"]: row for row, columns in changed.items()}
@@ -225,6 +230,13 @@ class Catalogue:
         if columns is None:
             columns = self.frame.row(row, named=True)
         return as_document(columns, market)
+
+    @property
+    def words(self) -> pl.Series:
+        """The words of each item of the frame (``item_words``); those of the overlay are not in."""
+        if self._words is None:
+            self._words = words_of(self.frame)
+        return self._words
 
     def is_known(self, row: int) -> bool:
         """Whether there is an item at a row: no hole, and not deleted."""

@@ -26,11 +26,12 @@ from feature_store.errors import ArtifactError
 from feature_store.files import locked, make_folder, sha256_of, sync_file, sync_folder, write_json
 from feature_store.item_columns import COLUMNS, as_catalogue_frame
 from feature_store.item_ids import hash_ids
+from feature_store.item_words import words_of
 from feature_store.mapped import MappedArray
 
 FORMAT_VERSION = 2
 KEPT_VERSIONS = 3
-_ITEMS, _HASHES, _ROWS = "items.arrow", "id_hash", "id_row"
+_ITEMS, _WORDS, _HASHES, _ROWS = "items.arrow", "words.arrow", "id_hash", "id_row"
 _DECIMALS = ("price", "sale_price")
 _FIRST_FORMAT = 1
 _UNREADABLE = (
@@ -196,7 +197,8 @@ def _write(folder: Path, frame: pl.DataFrame) -> list[str]:
     np.save(folder / f"{_HASHES}.npy", hashes)
     np.save(folder / f"{_ROWS}.npy", rows)
     frame.drop(_DECIMALS).write_ipc(folder / _ITEMS, compression="uncompressed")
-    names = [_ITEMS, f"{_HASHES}.npy", f"{_ROWS}.npy"]
+    words_of(frame).to_frame().write_ipc(folder / _WORDS, compression="uncompressed")
+    names = [_ITEMS, _WORDS, f"{_HASHES}.npy", f"{_ROWS}.npy"]
     for name in _DECIMALS:
         names += _write_decimals(folder, frame[name])
     return names + derived_columns.save(folder, derived_columns.derive(frame), frame.height)
@@ -224,7 +226,7 @@ def _opened(folder: Path, *, verify: bool) -> CatalogueFile:
         _verify(folder, manifest)
     sequence = int(manifest["sequence"])
     if version == _FIRST_FORMAT:
-        frame = as_catalogue_frame(_mapped_items(folder))
+        frame = as_catalogue_frame(_mapped(folder / _ITEMS))
         catalogue = Catalogue(frame, *hash_ids(frame["item_id"]))
         return CatalogueFile(folder.name, sequence, catalogue, sequence)
     frame = _mapped_frame(folder)
@@ -233,19 +235,20 @@ def _opened(folder: Path, *, verify: bool) -> CatalogueFile:
         MappedArray(folder / f"{_HASHES}.npy").shared(),
         MappedArray(folder / f"{_ROWS}.npy").shared(),
         derived_columns.load(folder),
+        _mapped(folder / _WORDS).to_series(),
     )
     return CatalogueFile(folder.name, sequence, catalogue, int(manifest["log_start"]))
 
 
-def _mapped_items(folder: Path) -> pl.DataFrame:
-    with pa.memory_map(str(folder / _ITEMS)) as source:
+def _mapped(path: Path) -> pl.DataFrame:
+    with pa.memory_map(str(path)) as source:
         frame = pl.from_arrow(ipc.open_file(source).read_all())
     assert isinstance(frame, pl.DataFrame)
     return frame
 
 
 def _mapped_frame(folder: Path) -> pl.DataFrame:
-    frame = _mapped_items(folder)
+    frame = _mapped(folder / _ITEMS)
     decimals = [_mapped_decimals(folder, name) for name in _DECIMALS]
     frame = frame.with_columns(decimals)
     if set(frame.columns) != set(COLUMNS):

@@ -4,6 +4,7 @@ import numpy as np
 
 from recsvc.answer import read_recommendation_id
 from recsvc.checks import FieldError, InvalidRequestError
+from recsvc.markets import market_of
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
 
@@ -38,5 +39,7 @@ def list_time_s(
         return now_s
     kinds = snapshot.site.placements[request.placement].kinds
     catalogue = snapshot.catalogue
-    before, after = catalogue.showable(then_s, kinds), catalogue.showable(now_s, kinds)
+    market = market_of(request.context)
+    before = catalogue.showable(then_s, kinds, market)
+    after = catalogue.showable(now_s, kinds, market)
     return then_s if before is after or np.array_equal(before, after) else now_s

@@ -1,5 +1,6 @@
 """The catalogue over real HTTP, and ids that hold anything."""
 
+import json
 from urllib.parse import quote
 
 import httpx
@@ -32,6 +33,7 @@ def test_an_item_as_the_contract_has_it(client: httpx.Client) -> None:
         "expires_at": None,
         "group_id": None,
         "attributes": {},
+        "markets": {},
     }
     assert_problem(client.get(f"{PATH}/unknown"), 404)
 
@@ -69,16 +71,34 @@ def test_pages_of_the_catalogue_repeat_nothing_and_leave_out_nothing(client: htt
     assert len(seen) == len(set(seen)) == N_ITEMS + len(ODD_IDS)
 
 
-def test_search_looks_at_title_brand_and_the_whole_id(client: httpx.Client) -> None:
+def test_search_goes_by_beginnings_of_words_and_of_ids(client: httpx.Client) -> None:
     def found(query: str) -> list[str]:
         items = client.get(PATH, params={"query": query, "limit": 100}).json()["items"]
         return [item["item_id"] for item in items]
 
     assert found("ITEM 17 OF") == ["i00017"]
+    assert found("bra 17 it") == ["i00017"]
+    assert found("tem 17") == []
     assert set(found("brand 3")) >= {"i00003", "i00007"}
     assert found("a/b") == ["a/b"]
+    assert found("i0001") == [f"i{number:05d}" for number in range(10, 20)]
     assert found("no such thing") == []
-    assert len(found(".*")) == 0
+    assert found(".*") == []
+
+
+def test_search_goes_by_fields(client: httpx.Client) -> None:
+    def found(**fields: str) -> list[str]:
+        items = client.get(PATH, params={"limit": 100, **fields}).json()["items"]
+        return [item["item_id"] for item in items]
+
+    assert found(brand="Brand 1", query="i0000") == ["i00001", "i00005", "i00009"]
+    assert found(brand="brand 1") == []
+    assert found(kind="content") == found(available="false") == found(group_id="g") == []
+    cheap = {"field": "item.price", "op": "lt", "value": 3}
+    assert found(filter=json.dumps(cheap)) == ["i00000", "i00001"]
+    assert_problem(client.get(PATH, params={"filter": "{"}), 422, "#/filter")
+    bad = json.dumps({"field": "item.colour", "op": "eq", "value": 3})
+    assert_problem(client.get(PATH, params={"filter": bad}), 422, "#/filter/field")
 
 
 def test_parameters_are_checked(client: httpx.Client) -> None:
