@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.signals import DAY_S, FEATURES, decay_rate
-from recsvc.cold_items import ColdItems
 from recsvc.history import History, Purchases
 from recsvc.kinds import POPULAR
 from recsvc.retrieval import JoinedModel
@@ -30,6 +29,8 @@ _GROUP_OF = {"growth": 1, "popularity_recent": 2, "collaborative": 3, "category_
 FEATURE_GROUPS = np.array([_GROUP_OF.get(name, 0) for name in FEATURES])
 """For each feature the index of its group in :data:`GROUPS`."""
 _LEAST = np.float32(0.01)
+_UNSOLD = np.float32(2e-6)
+"""The share of a category with no purchases lies below."""
 
 _N_HISTORY = 7
 _GROWTH, _POPULARITY, _COLLABORATIVE, _AFFINITY = range(_N_HISTORY, len(FEATURES))
@@ -131,9 +132,9 @@ def personal_features(
     new = features[:, n_bought:]
     new[_POPULARITY] = constants[1, n_bought:]
     new[_COLLABORATIVE] = _collaborative(model, vector, model_rows[n_bought:])
-    if len(model.cold.rows):
-        _by_content(model.cold, vector, others, new)
     new[_AFFINITY] = _affinity(model, history.purchases, others)
+    if len(model.cold.rows):
+        _by_content(model, vector, others, new)
     return rows, features
 
 
@@ -168,13 +169,17 @@ def _log_score(scores: F32) -> F32:
     return logs
 
 
-def _by_content(cold: ColdItems, vector: F32 | None, rows: Rows, features: F32) -> None:
+def _by_content(model: JoinedModel, vector: F32 | None, rows: Rows, features: F32) -> None:
     """Fill in what content says of those rows that are placed by it."""
+    cold = model.cold
     at = cold.at(rows)
     found = np.flatnonzero(at >= 0)
     if len(found) == 0:
         return
     features[_POPULARITY, found] = cold.popularity[at[found]]
+    # That nobody has bought of a category in which nothing was ever sold says nothing.
+    unsold = model.category_share[model.category_codes[rows[found]]] < _UNSOLD
+    features[_AFFINITY, found[unsold]] = 0
     if vector is not None:
         features[_COLLABORATIVE, found] = _log_score(cold.factors[at[found]] @ vector)
 

@@ -195,10 +195,10 @@ def personal(query: Query) -> Candidates:
     vector = query.vector
     if vector is None and len(query.history.purchases.rows) == 0:
         return popular(query)
-    return _blended(query, retrieve(query.snapshot, vector, query.kinds, query.allowed))
+    return blended(query, retrieve(query.snapshot, vector, query.kinds, query.allowed))
 
 
-def _blended(query: Query, others: Rows) -> Candidates:
+def blended(query: Query, others: Rows) -> Candidates:
     rows, features = personal_features(query.snapshot, query.history, query.vector, others)
     return Candidates(rows, query.snapshot.model.weights @ features, "blend", features)
 
@@ -233,7 +233,9 @@ def similar(query: Query) -> Candidates:
     found = _neighbours(query, "similar")
     model = query.snapshot.model
     more, cosines = _near_by_content(query)
-    fresh = ~np.isin(more, found.rows)
+    # What is less near than the neighbours of the table is not near: there are others between.
+    fresh = ~np.isin(more, found.rows) & (cosines >= found.scores.min(initial=1.0))
+    fresh |= len(found.rows) == 0
     rows = np.concatenate((found.rows, more[fresh]))
     scores = np.concatenate((found.scores, cosines[fresh]))
     bonus = np.ones(len(rows), dtype=np.float32)
@@ -356,7 +358,7 @@ def exact(query: Query, source: str, allowed: Mask) -> Candidates:
         best = np.argpartition(-scores, EXACT_ROWS)[:EXACT_ROWS]
         rows, scores = rows[best], scores[best]
     if source == "personal":
-        return _blended(query, rows)
+        return blended(query, rows)
     return Candidates(rows, scores, nearness)
 
 

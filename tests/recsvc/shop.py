@@ -1,17 +1,19 @@
 """A small shop made by hand for tests: three tastes, known factors, a model, a catalogue."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from feature_store.artifact import ARRAYS, ArtifactWriter, ModelArtifact
 from feature_store.catalogue import Catalogue, hash_ids
+from feature_store.content import EVERY, token_hashes
 from feature_store.item_columns import as_catalogue_frame
-from feature_store.schema import PURCHASE_CODE
+from feature_store.schema import PURCHASE_CODE, format_time
 from feature_store.signals import FEATURES
 from feature_store.state import EMPTY_STATE, UserState, fold
 from recsvc.engine import Response
@@ -33,8 +35,39 @@ def item_ids(n_items: int) -> list[str]:
     return [f"i{number:05d}" for number in range(n_items)]
 
 
-def write_artifact(models_dir: Path, n_items: int = 60, seed: int = 0) -> ModelArtifact:
-    """Item `i` belongs to taste `i % 3`; its neighbours are the next items of its taste."""
+TOKENS = {
+    EVERY: (0.1, 0.1, 0.1, -5.0),
+    **{f"c:taste {taste}": (*(0.8 * np.eye(N_TASTES)[taste]), 1.5) for taste in range(N_TASTES)},
+}
+"""What content says in the small model: factors, and the log of the expected popularity."""
+
+
+def content_arrays(
+    tokens: Mapping[str, Sequence[float]],
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the arrays of an artifact that say what tokens mean."""
+    hashes = token_hashes(list(tokens))
+    order = np.argsort(hashes)
+    values = np.array(list(tokens.values()), dtype=np.float32)[order]
+    return {
+        "content_tokens": hashes[order],
+        "content_factors": values[:, :-1],
+        "content_popularity": values[:, -1],
+    }
+
+
+def write_artifact(
+    models_dir: Path,
+    n_items: int = 60,
+    seed: int = 0,
+    *,
+    tokens: Mapping[str, Sequence[float]] | None = None,
+    n_rows: int | None = None,
+) -> ModelArtifact:
+    """Item `i` belongs to taste `i % 3`; its neighbours are the next items of its taste.
+
+    With `tokens` the model knows of content, and with `n_rows` how long the catalogue was.
+    """
     rng = np.random.default_rng(seed)
     taste = np.arange(n_items) % N_TASTES
     factors = np.eye(N_TASTES, dtype=np.float32)[taste]
@@ -43,7 +76,7 @@ def write_artifact(models_dir: Path, n_items: int = 60, seed: int = 0) -> ModelA
     popularity /= max(popularity.sum(), 1)
     neighbours = (np.arange(n_items)[:, None] + N_TASTES * np.arange(1, 6)) % max(n_items, 1)
     scores = np.broadcast_to(np.linspace(1, 0.2, 5), neighbours.shape)
-    arrays = {
+    arrays: dict[str, npt.NDArray[np.generic]] = {
         "item_factors": factors,
         "gram": factors.T @ factors,
         "popularity": popularity,
@@ -57,6 +90,7 @@ def write_artifact(models_dir: Path, n_items: int = 60, seed: int = 0) -> ModelA
         "repeat_interval_s": np.full(n_items, 14.0 * DAY_S),
         "first_seen_s": NOW_S - DAY_S * np.arange(1, n_items + 1),
     }
+    arrays |= content_arrays(tokens) if tokens else {}
     with ArtifactWriter(models_dir, datetime.now(UTC)) as writer:
         for name, values in arrays.items():
             assert name in ARRAYS
@@ -70,6 +104,12 @@ def write_artifact(models_dir: Path, n_items: int = 60, seed: int = 0) -> ModelA
             "index": {"form": "flat", "nprobe": 0},
             "blend": {"features": list(FEATURES), "weights": {"home": list(DEFAULT_WEIGHTS)}},
         }
+        if n_rows is not None:
+            newest = datetime.fromtimestamp(NOW_S - DAY_S, UTC)
+            writer.manifest["train"] = {
+                "catalogue_rows": n_rows,
+                "last_event_at": format_time(newest),
+            }
         return writer.publish()
 
 
