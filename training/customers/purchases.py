@@ -122,7 +122,7 @@ def _coded(lines: pl.LazyFrame, currency: str | None) -> tuple[pl.DataFrame, pl.
     -------
     lines : DataFrame
         ``person``, ``item`` (u32), ``order`` (u64), ``t_s`` (i64), ``refund`` (bool), ``quantity``
-        (i32 or null), ``price`` (f32 or null), ``value`` (f32 or null).
+        (i32 or null), ``price`` (f32 or null), ``value`` (f64 or null).
     persons, item_ids : Series of str
         Sorted.
     """
@@ -133,8 +133,9 @@ def _coded(lines: pl.LazyFrame, currency: str | None) -> tuple[pl.DataFrame, pl.
         pl.col("unit_price").clip(lower_bound=0)
     )
     t_s = pl.col("timestamp").dt.epoch("s")
-    # Hashes of 64 bits: two orders of one person will not share one.
-    order = pl.coalesce(pl.col("order_id").hash(), (t_s // DAY_S).cast(pl.UInt64))
+    # Hashes of 64 bits: two orders of one person will not share one. (A null has a hash too.)
+    named = pl.col("order_id").is_not_null()
+    order = pl.when(named).then(pl.col("order_id").hash()).otherwise((t_s // DAY_S).cast(pl.UInt64))
     valued = lines.select(
         person,
         "item_id",
@@ -143,7 +144,7 @@ def _coded(lines: pl.LazyFrame, currency: str | None) -> tuple[pl.DataFrame, pl.
         (pl.col("type") == _RETURNED).alias("refund"),
         "quantity",
         price.cast(pl.Float32).alias("price"),
-        (price * pl.col("quantity").fill_null(1)).cast(pl.Float32).alias("value"),
+        (price * pl.col("quantity").fill_null(1)).alias("value"),
     )
     persons = valued.select(pl.col("person").unique().sort()).collect(engine="streaming")
     items = valued.select(pl.col("item_id").unique().sort()).collect(engine="streaming")
