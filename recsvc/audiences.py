@@ -83,8 +83,8 @@ async def count_members(store: Store, segments: Mapping[str, Segment]) -> Counts
     as_of = datetime.now(UTC)
     members = dict.fromkeys(segments, 0)
     n_users = 0
-    feedback = any(segment.needs_feedback for segment in segments.values())
-    async for users in scan_users(store, feedback=feedback):
+    fields = frozenset().union(*(segment.fields for segment in segments.values()))
+    async for users in scan_users(store, fields):
         n_users += len(users)
         for _, user in users:
             for name in segments_of(segments, user):
@@ -98,7 +98,7 @@ async def members_of(store: Store, segment: Segment) -> AsyncIterator[list[str]]
     A user who changes meanwhile may be found as before or as after.
     """
     only = {segment.segment_id: segment}
-    async for users in scan_users(store, feedback=segment.needs_feedback):
+    async for users in scan_users(store, segment.fields):
         found = [user_id for user_id, user in users if segments_of(only, user)]
         if found:
             yield found

@@ -1,7 +1,7 @@
 """Persons as conditions see them: one document of what is known, built where somebody needs it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from feature_store.catalogue import Catalogue
 from feature_store.conditions import Scope
 from feature_store.feedback import read_feedback
+from feature_store.people import Kind
 from feature_store.schema import Preferences
 from feature_store.store import Store, UserContext
 from recsvc.needs import Needs
@@ -21,6 +22,12 @@ SLICE = 100
 
 _USER_PREFIX = "u:"
 _NOTHING: Mapping[str, Any] = {}
+_HELD_IN: dict[Kind, frozenset[str]] = {
+    "profile": frozenset({"attributes", "loyalty"}),
+    "computed": frozenset({"computed"}),
+    "preferences": frozenset({"consent"}),
+}
+"""Which documents of a person hold what conditions speak of."""
 
 
 def person_document(
@@ -111,7 +118,7 @@ def page_documents(catalogue: Catalogue, item_ids: Sequence[str]) -> tuple[dict[
 
 
 async def scan_users(
-    store: Store, *, feedback: bool = False
+    store: Store, fields: Iterable[str]
 ) -> AsyncIterator[list[tuple[str, dict[str, Any]]]]:
     """Yield every user who has a document, some at a time, as conditions see them.
 
@@ -122,38 +129,34 @@ async def scan_users(
     ----------
     store : Store
         Where they are.
-    feedback : bool
-        Whether to read what they said too, which costs a read of each state.
+    fields : iterable of str
+        Which fields of ``user.*`` somebody looks at; parts of which nobody does are left out.
 
     Raises
     ------
     StoreUnavailableError
         If the server does not answer.
     """
-    async for batch in store.people.scan():
-        users = [
-            (person.removeprefix(_USER_PREFIX), documents)
-            for person, documents in batch
-            if person.startswith(_USER_PREFIX)
-        ]
+    parts = {field.split(".")[1] for field in fields if field.startswith("user.")}
+    kinds = [kind for kind, held in _HELD_IN.items() if not parts.isdisjoint(held)] or ["profile"]
+    async for batch in store.people.scan(kinds):
+        users = [one for one in batch if one[0].startswith(_USER_PREFIX)]
         for start in range(0, len(users), SLICE):
             part = users[start : start + SLICE]
-            said: list[Mapping[str, Any]] = [_NOTHING] * len(part)
-            if feedback:
-                contexts = await asyncio.gather(
-                    *(store.load_context(_USER_PREFIX + user_id) for user_id, _ in part)
-                )
+            said: Sequence[Mapping[str, Any]] = [_NOTHING] * len(part)
+            if "feedback" in parts:
+                contexts = await asyncio.gather(*(store.load_context(one) for one, _ in part))
                 said = [read_feedback(context.state) for context in contexts]
             yield [
                 (
-                    user_id,
+                    person.removeprefix(_USER_PREFIX),
                     person_document(
-                        documents["profile"] or _NOTHING,
-                        documents["computed"] or _NOTHING,
+                        documents.get("profile") or _NOTHING,
+                        documents.get("computed") or _NOTHING,
                         facts,
-                        (documents["preferences"] or _NOTHING).get("consent") or _NOTHING,
+                        (documents.get("preferences") or _NOTHING).get("consent") or _NOTHING,
                     ),
                 )
-                for (user_id, documents), facts in zip(part, said, strict=True)
+                for (person, documents), facts in zip(part, said, strict=True)
             ]
             await asyncio.sleep(0)

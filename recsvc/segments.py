@@ -21,7 +21,6 @@ from feature_store.schema import Frozen
 
 KIND = "segment"
 MAX_SEGMENTS = 500
-FEEDBACK_ROOT = "user.feedback."
 
 
 class SegmentBody(Frozen):
@@ -65,11 +64,6 @@ class Segment:
     holds: Predicate
     fields: frozenset[str]
     built_in: bool = False
-
-    @property
-    def needs_feedback(self) -> bool:
-        """Whether it speaks of what people said: surveys, ratings, complaints."""
-        return any(name.startswith(FEEDBACK_ROOT) for name in self.fields)
 
 
 def parse_segment_condition(
