@@ -7,6 +7,7 @@ the next training computes it again.
 
 import asyncio
 import hashlib
+import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -244,6 +245,29 @@ class PeopleStore:
                     ]
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"people cannot be read: {error}") from error
+
+    async def sample(self, count: int) -> list[str]:
+        """Return some users who have a document, at random, each once; all if they are fewer."""
+        shards = keys.shards()
+        random.shuffle(shards)
+        found: list[str] = []
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for shard in shards:
+                    pipeline.srandmember(keys.people(shard), count)
+                drawn = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"people cannot be read: {error}") from error
+        # From every shard in turn: shards hold about equally many people.
+        for place in range(count):
+            for people in drawn:
+                if place < len(people):
+                    person = people[place].decode("utf-8", "surrogatepass")
+                    if person.startswith("u:"):
+                        found.append(person)
+                        if len(found) == count:
+                            return found
+        return found
 
     async def count(self) -> int:
         """Return how many people have a document."""

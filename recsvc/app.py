@@ -20,6 +20,7 @@ from recsvc.api import (
     recalls,
     recommendations,
     reports,
+    rule_reviews,
     rules,
     segments,
     users,
@@ -43,6 +44,7 @@ RESOURCES = (
     me,
     # Before the rules: "audit" is no rule's id.
     publications,
+    rule_reviews,
     rules,
     recalls,
     models,

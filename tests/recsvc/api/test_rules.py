@@ -162,16 +162,52 @@ def test_the_audit_names_who_when_before_and_after(one: httpx.Client, other: htt
     assert (first["after"]["name"], second["before"]["name"]) == ("first", "first")
     assert (live["kind"], live["note"], live["by"]) == ("live_rule", "why", "key:all")
     assert audit["verified"] >= 3
-    whole, before = [], None
+    whole, query = [], {"limit": 2}
     while True:
-        query = {"limit": 2, **({"before": before} if before else {})}
         page = other.get("/v1/rules/audit", params=query).json()
         whole += page["entries"]
-        before = page["next_before"]
-        if before is None:
+        if page["next_before"] is None:
             break
+        query["before"] = page["next_before"]
     at_once = other.get("/v1/rules/audit", params={"limit": 1000}).json()["entries"]
     assert whole == at_once
     assert_problem(other.post("/v1/rules/rollback", json={"rules_version": 9999}), 404)
     assert_problem(other.post("/v1/rules/publish", json={"rule_ids": ["missing"]}), 404)
 
+
+def test_a_preview_shows_what_is_then_served_and_changes_nothing(
+    one: httpx.Client, other: httpx.Client
+) -> None:
+    one.put("/v1/rules/seen", json=rule()).raise_for_status()
+    body = {"rule_ids": ["seen"], "user_ids": ["stranger", "another"], "limit": 20}
+    previewed = one.post("/v1/rules/preview", json=body)
+    assert previewed.status_code == 200, previewed.text
+    document = previewed.json()
+    assert document["summary"]["viewers"] == document["summary"]["changed_lists"] == 2
+    lists = document["lists"][0]
+    assert lists["viewer"] == "stranger"
+    assert {entry["rule_ids"][0] for entry in lists["out"]} == {"seen"}
+    query: dict[str, str | int] = {"user_id": "stranger", "limit": 20}
+    served = other.get("/v1/recommendations", params=query).json()["items"]
+    assert [item["item_id"] for item in served] == [item["item_id"] for item in lists["before"]]
+    one.post("/v1/rules/publish", json={"rule_ids": ["seen"]}).raise_for_status()
+    served = other.get("/v1/recommendations", params=query).json()["items"]
+    assert [item["item_id"] for item in served] == [item["item_id"] for item in lists["after"]]
+    inline = {"rules": [rule(rule_id="seen", status="paused")], "limit": 20}
+    back = one.post("/v1/rules/preview", json=inline)
+    assert_problem(one.post("/v1/rules/preview", json={}), 422)
+    assert_problem(
+        one.post("/v1/rules/preview", json={"rules": [{}, rule(when={})]}),
+        422,
+        "#/rules/0/action",
+    )
+    assert back.json()["summary"]["changed_lists"] == 1
+
+
+def test_lint_over_http(one: httpx.Client) -> None:
+    target = {"field": "item.brand", "op": "eq", "value": "nobody"}
+    one.put("/v1/rules/useless", json=rule(action={"type": "exclude", "target": target}))
+    findings = one.get("/v1/rules/lint").json()["findings"]
+    assert ("useless", "never_matches") in {(one["rule_id"], one["kind"]) for one in findings}
+    live = one.get("/v1/rules/lint", params={"scope": "live"}).json()
+    assert live == {"findings": [], "rules": 0}
