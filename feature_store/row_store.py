@@ -178,7 +178,11 @@ class RowStore:
         return True
 
     async def import_items(
-        self, files: CatalogueFiles, items: pl.DataFrame, absent: pl.Series | None = None
+        self,
+        files: CatalogueFiles,
+        items: pl.DataFrame,
+        absent: pl.Series | None = None,
+        seen: int | None = None,
     ) -> str:
         """Add or replace items in bulk: rows from the server, columns straight into a new file.
 
@@ -192,6 +196,9 @@ class RowStore:
             Distinct items, ``item_id`` and any of ``item_columns.COLUMNS``.
         absent : Series of str, optional
             Items that become unavailable, and else stay as they are at that moment.
+        seen : int, optional
+            How many changes whoever made `items` knew of; later ones lie over them. ``None`` for
+            all until now.
 
         Returns
         -------
@@ -204,7 +211,7 @@ class RowStore:
             If the server does not answer.
         """
         with files.editing():
-            return await self._publish(files, items, absent)
+            return await self._publish(files, items, absent, seen)
 
     async def compact(self, files: CatalogueFiles, least: int) -> str | None:
         """Publish a file with what changed since the last one, and trim the log.
@@ -235,7 +242,11 @@ class RowStore:
             return await self._publish(files, pl.DataFrame(schema={"item_id": pl.String}))
 
     async def _publish(
-        self, files: CatalogueFiles, items: pl.DataFrame, absent: pl.Series | None = None
+        self,
+        files: CatalogueFiles,
+        items: pl.DataFrame,
+        absent: pl.Series | None = None,
+        seen: int | None = None,
     ) -> str:
         """Do the work of an import or a compaction, while the files are held."""
         current = await asyncio.to_thread(files.load)
@@ -248,6 +259,8 @@ class RowStore:
             raise StoreUnavailableError(
                 "the server has forgotten changes that the catalogue's file does not have"
             )
+        if seen is not None:
+            changes = changes[: max(0, seen - current.sequence)]
         sequence = current.sequence + len(changes)
 
         def merge() -> str:

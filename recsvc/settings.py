@@ -179,6 +179,15 @@ class Settings(BaseSettings):
             " 503 with Retry-After, while pages go on",
         ),
     ] = 1_000_000
+    max_item_changes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1_000_000,
+            description="Changes of items that may lie over the catalogue's file; then one worker"
+            " has them folded into a new one",
+        ),
+    ] = 5_000
     public_events_per_minute: Annotated[
         int,
         Field(

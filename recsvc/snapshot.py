@@ -114,6 +114,11 @@ class SnapshotHolder:
         rules = compile_rules(self.site.rules.values(), self._file.catalogue)
         self.current = self._snapshot(self._file.catalogue, model, rules)
 
+    @property
+    def n_changes(self) -> int:
+        """How many changes of items lie over the catalogue's file."""
+        return len(self._changes)
+
     def refresh(self) -> bool:
         """Build and swap a new snapshot if another model or catalogue file was published.
 

@@ -22,6 +22,7 @@ import orjson
 from feature_store.archiver import Archiver
 from feature_store.errors import NotFoundError, RecsvcError, StoreUnavailableError
 from feature_store.event_log import EventLog
+from feature_store.impressions import NO_IMPRESSIONS
 from feature_store.schema import NO_PREFERENCES, Event, Preferences, person_of
 from feature_store.state import EMPTY_STATE
 from feature_store.state_writer import AppendResult
@@ -29,6 +30,7 @@ from feature_store.store import Store, UserContext
 from recsvc.admission import Admission
 from recsvc.answer import answer, new_recommendation_id
 from recsvc.audiences import SegmentCounter
+from recsvc.compacting import LOOK_EVERY_S, Compacting
 from recsvc.continued import continued, list_time_s
 from recsvc.engine import recommend
 from recsvc.keeping import SnapshotKeeper
@@ -102,6 +104,7 @@ class Worker:
         self.admission = Admission(settings, metrics)
         self.segment_counter = SegmentCounter(self.store)
         self._archiver = Archiver(self.store.streams, EventLog(settings.data_dir))
+        self._compacting = Compacting(settings, self.store, self.holder, self._archiver.holder)
         self.reached_at_s = -inf
         # Without a lease there is nothing that could have ended.
         self.lease_until_s = -inf if settings.recall_lease_s else inf
@@ -126,6 +129,7 @@ class Worker:
             asyncio.create_task(self._every(LISTEN_AGAIN_S, self._listen)),
             # Of all workers one has the lease; it returns only with an error.
             asyncio.create_task(self._every(ARCHIVE_AGAIN_S, self._archive)),
+            asyncio.create_task(self._every(LOOK_EVERY_S, self._compacting.look)),
         ]
         warm_up(self.holder.current)
 
@@ -199,14 +203,18 @@ class Worker:
             self.metrics.degraded.labels(STORE_MISSING).inc()
             hidden = self._preferences.get(person or "", NO_PREFERENCES)
             context = UserContext(EMPTY_STATE, hidden, 0)
-        state = context.state
+        state, shown_before = context.state, context.impressions
         if opted_out or (request.consent is not None and request.consent.profiling is False):
-            state = EMPTY_STATE
+            state, shown_before = EMPTY_STATE, NO_IMPRESSIONS
         read = time.perf_counter()
         now = time.time()
         snapshot = self.holder.current
         now_s = list_time_s(snapshot, request, then_s, int(now))
-        response = recommend(snapshot, state, context.preferences, request, now_s, skip=shown)
+        response = recommend(
+            *(snapshot, state, context.preferences, request, now_s),
+            impressions=shown_before,
+            skip=shown,
+        )
         chosen = time.perf_counter()
         recommendation_id = new_recommendation_id(int(now * 1000), shown + len(response.chosen))
         body = orjson.dumps(

@@ -28,6 +28,7 @@ class StoreSink:
     def __init__(self, url: str, catalogue_dir: Path) -> None:
         self._url = url
         self._files = CatalogueFiles(catalogue_dir)
+        self._seen: int | None = None
 
     def current(self) -> Catalogue:
         """Return the catalogue as it is now, changes of a moment ago included."""
@@ -39,6 +40,7 @@ class StoreSink:
                 await store.catalogue.restore(current.catalogue, current.sequence)
                 changes = await store.catalogue.changes_since(current.sequence)
                 if changes is not None:
+                    self._seen = current.sequence + len(changes)
                     return current.catalogue.after(changes)
 
         return self._with_store(read)
@@ -47,7 +49,7 @@ class StoreSink:
         """Add distinct items or replace them, and make others unavailable, all at once."""
 
         async def write(store: Store) -> None:
-            await store.catalogue.import_items(self._files, items, absent)
+            await store.catalogue.import_items(self._files, items, absent, self._seen)
 
         self._with_store(write)
 
