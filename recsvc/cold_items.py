@@ -146,10 +146,19 @@ def place(
         Those of this model with an earlier state of the same catalogue: what did not change since
         is taken from there.
     """
-    n_factors = arrays["content_factors"].shape[1]
     if len(arrays["content_tokens"]) == 0:
-        return no_cold_items(n_factors)
-    rows = _chosen(known, catalogue, model_rows)
+        return no_cold_items(arrays["content_factors"].shape[1])
+    return place_rows(arrays, catalogue, _chosen(known, catalogue, model_rows), before)
+
+
+def place_rows(
+    arrays: Mapping[str, npt.NDArray[Any]],
+    catalogue: Catalogue,
+    rows: I32,
+    before: ColdItems | None = None,
+) -> ColdItems:
+    """Place these catalogue rows, ascending; those without a known token are left out."""
+    n_factors = arrays["content_factors"].shape[1]
     old = before or no_cold_items(n_factors)
     at = old.at(rows)
     same = np.array(
