@@ -15,6 +15,7 @@ from recsvc.api import (
     me,
     models,
     ops,
+    personas,
     profiles,
     publications,
     recalls,
@@ -40,6 +41,7 @@ RESOURCES = (
     users,
     profiles,
     segments,
+    personas,
     reports,
     me,
     # Before the rules: "audit" is no rule's id.

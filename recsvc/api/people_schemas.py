@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from feature_store.profile import Profile
 from feature_store.schema import Id, Timestamp
 from recsvc.api.schemas import Document, FieldProblem
+from recsvc.personas import PersonaBody
 from recsvc.segments import SegmentBody
 
 
@@ -119,4 +120,32 @@ class SegmentDeleted(Document):
     """The segment is gone."""
 
     segment_id: str
+    deleted: bool
+
+
+class PersonaDocument(PersonaBody):
+    """A saved made-up customer."""
+
+    persona_id: str
+    revision: Annotated[int, Field(description="for If-Match")]
+    updated_at: Timestamp
+    updated_by: str
+
+
+class PersonaUpsert(PersonaBody):
+    """A made-up customer."""
+
+    persona_id: Annotated[Id | None, Field(description="the same as in the address")] = None
+
+
+class PersonaList(Document):
+    """All personas."""
+
+    personas: list[PersonaDocument]
+
+
+class PersonaDeleted(Document):
+    """The persona is gone."""
+
+    persona_id: str
     deleted: bool
