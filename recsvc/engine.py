@@ -13,9 +13,11 @@ import numpy.typing as npt
 import polars as pl
 
 from feature_store.conditions import Scope
+from feature_store.impressions import NO_IMPRESSIONS, Impressions
 from feature_store.schema import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
 from recsvc.arranging import PINNED, arrange
+from recsvc.fatigue import RESTED, read_fatigue
 from recsvc.filling import Chosen, Stages, fill
 from recsvc.history import read_history
 from recsvc.markets import market_of
@@ -60,6 +62,7 @@ def recommend(
     request: RecommendationRequest,
     now_s: int,
     *,
+    impressions: Impressions = NO_IMPRESSIONS,
     scope: Scope | None = None,
     skip: int = 0,
     without_rows: npt.NDArray[np.integer] | None = None,
@@ -78,6 +81,8 @@ def recommend(
         The question. Its ``user_id`` is not looked at: `state` is whose list it is.
     now_s : int
         Seconds since 1970, for decays and availability.
+    impressions : Impressions
+        What the person was shown: what was never wanted steps back.
     scope : Scope or None
         What the audiences of rules see: the person, the page, the request (``people.scope_of``).
         Without it they see the request alone.
@@ -100,6 +105,9 @@ def recommend(
     limit = request.limit or placement.limit
     personal = preferences.personalization and state.n_item_facts > 0
     history = read_history(state if personal else EMPTY_STATE, snapshot.catalogue.n_rows, now_s)
+    fatigue = RESTED
+    if preferences.personalization:
+        fatigue = read_fatigue(impressions, state, snapshot.scratch.total, now_s)
     about = snapshot.catalogue.rows(request.item_ids) if request.item_ids else _NO_ROWS
     query = Query(snapshot, history, about[about >= 0], now_s, placement.kinds)
     if scope is None:
@@ -115,14 +123,14 @@ def recommend(
         or preferences is not NO_PREFERENCES
         or placement.kinds != PRODUCTS
     )
-    stages = Stages(query, placement, rules, narrow=narrow)
+    stages = Stages(query, placement, rules, fatigue, narrow=narrow)
     if rules.arranges:
         chosen = arrange(stages, query, allowed, skip + limit, rules)
     else:
         chosen = fill(stages, query, allowed, skip + limit)
     if rules:
         chosen = _with_rule_ids(chosen, rules)
-    return Response(snapshot, placement, chosen[skip:], query, personal)
+    return Response(snapshot, placement, chosen[skip:], query, personal or fatigue.weighs)
 
 
 def _with_rule_ids(chosen: list[Chosen], rules: ActiveRules) -> list[Chosen]:

@@ -1,20 +1,22 @@
 """How a list is filled: sources asked one after the other, best first, until there are enough.
 
-Where rules weigh items, scores are weighed before anything is cut. A weight of `w` means: as if the
-item were `w` times as likely to be wanted. A blend's score is a logarithm of that, so ``log(w)`` is
-added; other scores grow with it, so they are multiplied (a score below zero is divided, so that a
-higher weight is always better); in a ranking the score is one over the rank. A weight of 1 changes
-nothing. What is buried with 0 comes after everything else that may be shown.
+Where rules weigh items, or a person is tired of them, scores are weighed before anything is cut. A
+weight of `w` means: as if the item were `w` times as likely to be wanted. A blend's score is a
+logarithm of that, so ``log(w)`` is added; other scores grow with it, so they are multiplied (a
+score below zero is divided, so that a higher weight is always better); in a ranking the score is
+one over the rank. A weight of 1 changes nothing. What is buried with 0 comes after everything else
+that may be shown.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from recsvc.fatigue import TIRING_SOURCES, Fatigue
 from recsvc.placements import Placement
 from recsvc.rules import ActiveRules
 from recsvc.sources import EXACT_ROWS, SOURCES, Candidates, Query, exact, popular, remaining
@@ -25,6 +27,17 @@ SPARE = 12
 """Candidates that are sorted beyond the list's length, for repeated rows and variants."""
 WEIGHED = 1_000
 """Of a ranking of everything, so many that may be shown are weighed; the rest follows as it is."""
+
+
+class Weights(Protocol):
+    """What makes items more or less wanted: rules, and what a person was shown too often."""
+
+    @property
+    def weighs(self) -> bool:
+        """Whether any weight is not 1."""
+
+    def log_weights(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Return the logarithm of the weight of each row."""
 
 
 class Chosen(NamedTuple):
@@ -62,15 +75,23 @@ class Stages:
         The slot.
     rules : ActiveRules
         What acts on the list.
+    fatigue : Fatigue
+        What the person was shown too often.
     narrow : bool
         Whether much may be forbidden: then few items that are left are scored exactly at once.
     """
 
     def __init__(
-        self, query: Query, placement: Placement, rules: ActiveRules, *, narrow: bool
+        self,
+        query: Query,
+        placement: Placement,
+        rules: ActiveRules,
+        fatigue: Fatigue,
+        *,
+        narrow: bool,
     ) -> None:
         self._query, self._source = query, placement.source
-        self._rules, self._narrow = rules, narrow
+        self._rules, self._fatigue, self._narrow = rules, fatigue, narrow
         self._first: Candidates | None = None
 
     def of(self, allowed: Mask) -> Iterator[tuple[Candidates, Mask]]:
@@ -90,10 +111,10 @@ class Stages:
         if not (few and self._source == "personal"):
             if self._first is None:
                 self._first = SOURCES[self._source](query)
-            yield weighed(self._first, first, self._rules), first
-        yield weighed(exact(query, self._source, first), first, self._rules), first
-        yield weighed(popular(query), first, self._rules), first
-        yield weighed(remaining(query), first, self._rules), first
+            yield self._weighed(self._first, first), first
+        yield self._weighed(exact(query, self._source, first), first), first
+        yield self._weighed(popular(query), first), first
+        yield self._weighed(remaining(query), first), first
         if buried is not None:
             wanted = allowed.copy()
             wanted[disliked] = False
@@ -101,23 +122,28 @@ class Stages:
         if len(disliked):
             yield remaining(query), allowed
 
+    def _weighed(self, candidates: Candidates, may: Mask) -> Candidates:
+        if candidates.source in TIRING_SOURCES:
+            candidates = weighed(candidates, may, self._fatigue)
+        return weighed(candidates, may, self._rules)
 
-def weighed(candidates: Candidates, may: Mask, rules: ActiveRules) -> Candidates:
-    """Return candidates with the weights of rules in their scores."""
-    if not rules.weighs or len(candidates.rows) == 0:
+
+def weighed(candidates: Candidates, may: Mask, weights: Weights) -> Candidates:
+    """Return candidates with weights in their scores."""
+    if not weights.weighs or len(candidates.rows) == 0:
         return candidates
     if candidates.is_sorted:
-        return _weighed_ranking(candidates, may, rules)
-    logs = rules.log_weights(candidates.rows)
+        return _weighed_ranking(candidates, may, weights)
+    logs = weights.log_weights(candidates.rows)
     if candidates.features is not None:
         return replace(candidates, scores=candidates.scores + logs)
     factors = np.exp(np.where(candidates.scores > 0, logs, -logs))
     return replace(candidates, scores=candidates.scores * factors)
 
 
-def _weighed_ranking(candidates: Candidates, may: Mask, rules: ActiveRules) -> Candidates:
+def _weighed_ranking(candidates: Candidates, may: Mask, weights: Weights) -> Candidates:
     places = np.flatnonzero(may[candidates.rows])[:WEIGHED]
-    logs = rules.log_weights(candidates.rows[places])
+    logs = weights.log_weights(candidates.rows[places])
     if not logs.any():
         return candidates
     scores = candidates.scores[places] * np.exp(logs)

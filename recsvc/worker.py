@@ -203,17 +203,15 @@ class Worker:
             self.metrics.degraded.labels(STORE_MISSING).inc()
             hidden = self._preferences.get(person or "", NO_PREFERENCES)
             context = UserContext(EMPTY_STATE, hidden, 0)
-        state, shown_before = context.state, context.impressions
+        state, seen = context.state, context.impressions
         if opted_out or (request.consent is not None and request.consent.profiling is False):
-            state, shown_before = EMPTY_STATE, NO_IMPRESSIONS
+            state, seen = EMPTY_STATE, NO_IMPRESSIONS
         read = time.perf_counter()
         now = time.time()
         snapshot = self.holder.current
         now_s = list_time_s(snapshot, request, then_s, int(now))
         response = recommend(
-            *(snapshot, state, context.preferences, request, now_s),
-            impressions=shown_before,
-            skip=shown,
+            snapshot, state, context.preferences, request, now_s, impressions=seen, skip=shown
         )
         chosen = time.perf_counter()
         recommendation_id = new_recommendation_id(int(now * 1000), shown + len(response.chosen))

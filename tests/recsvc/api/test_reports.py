@@ -28,6 +28,26 @@ def report(client: httpx.Client, **asked: str) -> dict[str, Any]:
     return document
 
 
+LATER = {
+    "csat": {"count": 2, "mean": 2.5, "satisfied_share": 0.5},
+    "ces": {"count": 1, "mean": 7.0},
+    "ratings": {"count": 1, "mean": 4.5},
+    "complaints": {"count": 1},
+}
+
+
+def nps(mean: float, score: float, promoters: int, detractors: int) -> dict[str, Any]:
+    """Return a summary of answers of which none is passive."""
+    return {
+        "count": promoters + detractors,
+        "mean": mean,
+        "nps": score,
+        "promoters": promoters,
+        "passives": 0,
+        "detractors": detractors,
+    }
+
+
 def test_what_was_said_is_in_the_report(client: httpx.Client) -> None:
     # A year that no other test writes to.
     events = [
@@ -52,38 +72,13 @@ def test_what_was_said_is_in_the_report(client: httpx.Client) -> None:
         **asked,
         "segments": [],
         "overall": {
-            "total": {
-                "nps": {
-                    "count": 3, "mean": 8.3333, "nps": 33.33,
-                    "promoters": 2, "passives": 0, "detractors": 1,
-                },
-                "csat": {"count": 2, "mean": 2.5, "satisfied_share": 0.5},
-                "ces": {"count": 1, "mean": 7.0},
-                "ratings": {"count": 1, "mean": 4.5},
-                "complaints": {"count": 1},
-            },
+            "total": {**LATER, "nps": nps(8.3333, 33.33, 2, 1)},
             "periods": [
-                {
-                    "start": "2019-04-29T00:00:00Z",
-                    "nps": {
-                        "count": 2, "mean": 7.5, "nps": 0.0,
-                        "promoters": 1, "passives": 0, "detractors": 1,
-                    },
-                },
-                {
-                    "start": "2019-05-06T00:00:00Z",
-                    "nps": {
-                        "count": 1, "mean": 10.0, "nps": 100.0,
-                        "promoters": 1, "passives": 0, "detractors": 0,
-                    },
-                    "csat": {"count": 2, "mean": 2.5, "satisfied_share": 0.5},
-                    "ces": {"count": 1, "mean": 7.0},
-                    "ratings": {"count": 1, "mean": 4.5},
-                    "complaints": {"count": 1},
-                },
+                {"start": "2019-04-29T00:00:00Z", "nps": nps(7.5, 0.0, 1, 1)},
+                {"start": "2019-05-06T00:00:00Z", "nps": nps(10.0, 100.0, 1, 0), **LATER},
             ],
         },
-    }  # fmt: skip
+    }
     months = report(client, **{"from": "2019-01-01", "to": "2020-01-01", "interval": "month"})
     assert [
         (period["start"][:7], period.get("complaints", {}).get("count", 0))
