@@ -8,60 +8,12 @@ a batch that has not been sent yet, so it never sees a value that is older than 
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import cast
 from urllib.parse import urlsplit
 
-import hiredis
-
 from feature_store.errors import StoreUnavailableError
+from feature_store.wire import Wire, packed
 
 _Waiter = tuple[asyncio.Future[list[bytes | None]], int, int]
-
-
-def _packed(*words: str) -> bytes:
-    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub means tuple[..., ...]
-    return packed
-
-
-class _Wire(asyncio.Protocol):
-    """A connection that answers commands in the order in which they were sent."""
-
-    def __init__(self) -> None:
-        self.closed = False
-        self._reader = hiredis.Reader()
-        self._waiting: list[asyncio.Future[object]] = []
-        self._transport: asyncio.WriteTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are duck-typed: they inherit from none of asyncio's classes.
-        self._transport = cast("asyncio.WriteTransport", transport)
-
-    def send(self, command: bytes) -> "asyncio.Future[object]":
-        """Send a packed command and return the future of its reply."""
-        assert self._transport is not None
-        reply: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._waiting.append(reply)
-        self._transport.write(command)
-        return reply
-
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        while (reply := self._reader.gets()) is not False:
-            future = self._waiting.pop(0)
-            if not future.done():
-                future.set_result(reply)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's)
-        self.closed = True
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(StoreUnavailableError("the server closed the connection"))
-        self._waiting.clear()
-
-    def close(self) -> None:
-        self.closed = True
-        if self._transport is not None:
-            self._transport.abort()
 
 
 class BatchedReader:
@@ -81,8 +33,8 @@ class BatchedReader:
     def __init__(self, url: str, timeout_s: float = 0.05) -> None:
         self._url = urlsplit(url)
         self._timeout_s = timeout_s
-        self._wire: _Wire | None = None
-        self._connecting: asyncio.Task[_Wire] | None = None
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[Wire] | None = None
         self._keys: list[str] = []
         self._waiters: list[_Waiter] = []
         self._sending: set[asyncio.Task[None]] = set()
@@ -121,8 +73,8 @@ class BatchedReader:
         else:
             self._send(wire, keys, waiters)
 
-    def _send(self, wire: _Wire, keys: list[str], waiters: list[_Waiter]) -> None:
-        reply = wire.send(_packed("MGET", *keys))
+    def _send(self, wire: Wire, keys: list[str], waiters: list[_Waiter]) -> None:
+        reply = wire.send(packed("MGET", *keys))
         timer = asyncio.get_running_loop().call_later(self._timeout_s, self._give_up, wire, reply)
 
         def deliver(done: "asyncio.Future[object]") -> None:
@@ -141,7 +93,7 @@ class BatchedReader:
 
         reply.add_done_callback(deliver)
 
-    def _give_up(self, wire: _Wire, reply: "asyncio.Future[object]") -> None:
+    def _give_up(self, wire: Wire, reply: "asyncio.Future[object]") -> None:
         """Fail a batch that takes too long, and the connection with it: replies come in order."""
         if not reply.done():
             reply.set_exception(
@@ -159,7 +111,7 @@ class BatchedReader:
                 if not future.done():
                     future.set_exception(StoreUnavailableError(f"no connection: {error}"))
 
-    def _connection(self) -> "asyncio.Task[_Wire]":
+    def _connection(self) -> "asyncio.Task[Wire]":
         """Return the one attempt to connect that all batches wait for."""
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
@@ -167,15 +119,15 @@ class BatchedReader:
             self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._connecting
 
-    async def _connect(self) -> _Wire:
+    async def _connect(self) -> Wire:
         if self._wire is not None and not self._wire.closed:
             return self._wire
         loop = asyncio.get_running_loop()
         if self._url.scheme == "unix":
-            _, wire = await loop.create_unix_connection(_Wire, self._url.path)
+            _, wire = await loop.create_unix_connection(Wire, self._url.path)
         else:
             _, wire = await loop.create_connection(
-                _Wire,
+                Wire,
                 self._url.hostname or "127.0.0.1",
                 self._url.port or 6379,
                 ssl=True if self._url.scheme == "rediss" else None,
@@ -184,7 +136,7 @@ class BatchedReader:
         self._wire = wire
         return wire
 
-    async def _greet(self, wire: _Wire) -> None:
+    async def _greet(self, wire: Wire) -> None:
         greetings: list[tuple[str, ...]] = []
         if self._url.password:
             greetings.append(("AUTH", self._url.username or "default", self._url.password))
@@ -192,7 +144,7 @@ class BatchedReader:
         if database:
             greetings.append(("SELECT", database))
         for words in greetings:
-            reply = await wire.send(_packed(*words))
+            reply = await wire.send(packed(*words))
             if isinstance(reply, Exception):
                 with contextlib.suppress(Exception):
                     wire.close()
