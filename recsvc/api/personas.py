@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from feature_store.documents import Document, SiteDocuments, Write
 from feature_store.errors import ConflictError, NotFoundError
-from recsvc.api.http import AnyWorker, PathId, asking, field_errors, json_body, secured
+from recsvc.api.http import AnyWorker, PathId, asking, json_body, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.people_schemas import (
     PersonaDeleted,
@@ -16,6 +16,7 @@ from recsvc.api.people_schemas import (
     PersonaList,
     PersonaUpsert,
 )
+from recsvc.api.profiles import profile_errors
 from recsvc.api.revisions import etag, expected_revision
 from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.personas import KIND, MAX_PERSONAS
@@ -94,7 +95,7 @@ async def put_persona(
     try:
         asked = PersonaUpsert.model_validate_json(orjson.dumps(value), strict=True)
     except ValidationError as error:
-        raise InvalidRequestError(*field_errors(error)) from error
+        raise InvalidRequestError(*profile_errors(error)) from error
     if asked.persona_id not in (None, persona_id):
         raise InvalidRequestError(FieldError("#/persona_id", "is not the one of the address"))
     body = asked.model_dump(mode="json", exclude={"persona_id"})

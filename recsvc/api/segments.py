@@ -243,7 +243,7 @@ def _missing(segment_id: str) -> NotFoundError:
 def _users_of(site: SiteDocuments, segment_id: str) -> list[str]:
     """Return which documents speak of a segment, but for those that are archived."""
     return [
-        f"the {one.kind} {one.id!r}"
+        f"the {one.kind.replace('_', ' ')} {one.id!r}"
         for one in site.documents.values()
         if one.body is not None
         and one.body.get("status") != "archived"

@@ -182,6 +182,15 @@ def test_a_segment_in_use_is_not_deleted(
     problem = assert_problem(client.delete(path("used")), 409)
     assert "the offer 'summer/1'" in problem["detail"]
     asyncio.run(write({"audience": when, "status": "archived"}))
+    rule = {
+        "rule_id": "r/1",
+        "name": "For those",
+        "when": {"not": {"field": "segment", "op": "eq", "value": "used"}},
+        "action": {"type": "exclude", "target": {"field": "item.brand", "op": "eq", "value": "X"}},
+    }
+    assert client.post("/v1/rules", json=rule).status_code in (200, 201)
+    assert "the rule 'r/1'" in assert_problem(client.delete(path("used")), 409)["detail"]
+    assert client.delete("/v1/rules/r%2F1").status_code in (200, 204)
     assert client.delete(path("used")).status_code == 200
     asyncio.run(write(None))
 
