@@ -88,36 +88,53 @@ def read_fatigue(impressions: Impressions, state: UserState, total: F32, now_s: 
     now_s : int
         Seconds since 1970.
     """
-    rows, hour = impressions.rows, now_s // HOUR_S
+    rows = impressions.rows
     if len(rows) and int(rows[-1]) >= len(total):
         # Items that this worker has not heard of yet.
         rows = rows[: np.searchsorted(rows, len(total))]
     n = len(rows)
     if n == 0:
         return RESTED
-    hours = impressions.hours[:n].astype(np.int64)
-    counted = _FADED.take(hour - hours, mode="clip") * impressions.counts[:n]
-    starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
-    if not (np.add.reduceat(counted, starts) > FREE_IMPRESSIONS).any():
+    hour = np.uint32(now_s // HOUR_S)
+    # What is ahead of the clock wraps around to a very old age.
+    counted = _FADED.take(hour - impressions.hours[:n], mode="clip") * impressions.counts[:n]
+    starts = np.flatnonzero(np.concatenate((_FIRST, rows[1:] != rows[:-1])))
+    summed = np.add.reduceat(counted, starts)
+    often = np.flatnonzero(summed > FREE_IMPRESSIONS)
+    if len(often) == 0:
         return RESTED
-    counted[(hours > hour) | (hours <= _wanted_hours(state, rows))] = 0
-    over = np.add.reduceat(counted, starts) - np.float32(FREE_IMPRESSIONS)
-    tired = np.flatnonzero(over > 0)
-    if len(tired) == 0:
-        return RESTED
-    logs = -np.log1p(over[tired] * np.float32(1 / IMPRESSIONS_TO_HALVE))
-    return Fatigue(rows[starts[tired]].astype(np.int64), logs, total)
+    distinct, over = rows[starts[often]], summed[often] - np.float32(FREE_IMPRESSIONS)
+    wanted_s = _last_wanted_s(state, distinct)
+    if wanted_s.any():
+        # Only what was shown after that counts, and of an hour in which it was wanted nothing.
+        ends = np.append(starts[1:], n)[often]
+        since = np.repeat(wanted_s // HOUR_S, ends - starts[often])
+        cells = np.flatnonzero(np.repeat(summed > FREE_IMPRESSIONS, np.diff(starts, append=n)))
+        counted[cells[impressions.hours[cells] <= since]] = 0
+        over = np.add.reduceat(counted, starts)[often] - np.float32(FREE_IMPRESSIONS)
+        tired = over > 0
+        distinct, over = distinct[tired], over[tired]
+    logs = -np.log1p(over * np.float32(1 / IMPRESSIONS_TO_HALVE))
+    return Fatigue(distinct.astype(np.int64), logs, total)
 
 
-def _wanted_hours(state: UserState, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-    """Return in which hour each row was last wanted; -1 for never."""
+_FIRST = np.ones(1, dtype=bool)
+
+
+def _last_wanted_s(state: UserState, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Return when each row, sorted and distinct, was last wanted; 0 for never."""
     n = state.n_item_facts
+    known, last_s = state.rows[:n], state.last_s[:n]
     says = _SAYS_A_TASTE[state.types[:n]]
-    wanted, last_s = state.rows[:n][says], state.last_s[:n][says]
-    if len(wanted) == 0:
-        return np.full(len(rows), -1, dtype=np.int64)
-    starts = np.flatnonzero(np.concatenate(([True], wanted[1:] != wanted[:-1])))
-    distinct = wanted[starts]
-    hours = np.maximum.reduceat(last_s, starts).astype(np.int64) // HOUR_S
-    at = np.minimum(np.searchsorted(distinct, rows), len(distinct) - 1)
-    return np.where(distinct[at] == rows, hours[at], -1)
+    if not says.all():
+        known, last_s = known[says], last_s[says]
+    if len(known) == 0:
+        return np.zeros(len(rows), dtype=np.uint32)
+    at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
+    found = np.where(known[at] == rows, last_s[at], np.uint32(0))
+    if (known[1:] == known[:-1]).any():
+        # Several kinds of events of one item: the newest of them.
+        ends = np.searchsorted(known, rows, side="right")
+        for place in np.flatnonzero(ends - at > 1):
+            found[place] = last_s[at[place] : ends[place]].max()
+    return found
