@@ -16,7 +16,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from feature_store import keys
+from feature_store import external_ids, keys
 from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
 from feature_store.schema import format_time
 from feature_store.script_runner import ScriptRunner
@@ -44,17 +44,6 @@ return 1
 documents. Arguments: SHA-1 of the document as read, the new one ('' deletes), the person, the
 change ('' for none)."""
 
-_TAKE = """
-local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then return owner end
-redis.call('SET', KEYS[1], ARGV[1])
-return ARGV[1]
-"""
-_RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-"""
-
 Document = dict[str, Any]
 Change = Callable[[Document | None], Document | None]
 
@@ -72,8 +61,6 @@ class PeopleStore:
         # redis-py types each answer as everything that any of its clients could return.
         self._redis: Any = redis
         self._scripts = ScriptRunner(redis)
-        self._take = redis.register_script(_TAKE)
-        self._release = redis.register_script(_RELEASE)
 
     async def get(self, kind: Kind, person: str) -> Document | None:
         """Return a document of a person (``schema.person_of``), or ``None``.
@@ -130,11 +117,14 @@ class PeopleStore:
                 if after == before:
                     return after
                 if kind == "profile":
-                    await self._take_ids(person, before, after)
+                    claims = {person: _ids(after) - _ids(before)}
+                    if refused := await external_ids.take(self._scripts, claims):
+                        raise ConflictError(refused[person])
                 (wrote,) = await self._scripts.run(_PUT, [_call(kind, person, value, after, by)])
                 if wrote:
                     if kind == "profile":
-                        await self._release_ids(person, before, after)
+                        given_up = {person: _ids(before) - _ids(after)}
+                        await external_ids.release(self._scripts, given_up)
                     return after
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the change was not stored: {error}") from error
@@ -187,27 +177,26 @@ class PeopleStore:
     ) -> tuple[int, list[str]]:
         """Write a chunk; return how many were written and who lost a race."""
         values = await self._values([keys.document(kind, person) for person in people])
-        calls, whose = [], []
+        changes: list[tuple[str, bytes | None, Document | None, Document | None]] = []
         for person, value in zip(people, values, strict=True):
             before, asked = _read(value), documents[person]
             after = asked(before) if callable(asked) else asked
-            if before == after:
-                continue
-            if kind == "profile" and (_ids(before) or _ids(after)):
-                try:
-                    await self._take_ids(person, before, after)
-                except ConflictError as error:
-                    refused[person] = str(error)
-                    continue
-            calls.append(_call(kind, person, value, after, by))
-            whose.append((person, before, after))
+            if before != after:
+                changes.append((person, value, before, after))
+        if kind == "profile":
+            claims = {person: _ids(after) - _ids(before) for person, _, before, after in changes}
+            refused |= await external_ids.take(self._scripts, claims)
+            changes = [change for change in changes if change[0] not in refused]
+        calls = [_call(kind, person, value, after, by) for person, value, _, after in changes]
         outcomes = await self._scripts.run(_PUT, calls) if calls else []
-        lost = []
-        for (person, before, after), wrote in zip(whose, outcomes, strict=True):
-            if not wrote:
-                lost.append(person)
-            elif kind == "profile":
-                await self._release_ids(person, before, after)
+        lost = [change[0] for change, wrote in zip(changes, outcomes, strict=True) if not wrote]
+        if kind == "profile":
+            given_up = {
+                person: _ids(before) - _ids(after)
+                for person, _, before, after in changes
+                if person not in lost
+            }
+            await external_ids.release(self._scripts, given_up)
         return len(calls) - len(lost), lost
 
     async def _values(self, names: Sequence[str]) -> list[bytes | None]:
@@ -296,28 +285,6 @@ class PeopleStore:
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the external id cannot be read: {error}") from error
         return None if found is None else found.decode("utf-8", "surrogatepass")
-
-    async def _take_ids(self, person: str, before: Document | None, after: Document | None) -> None:
-        """Let external ids stand for a user before the profile names them.
-
-        Killed in between, an id is taken that no profile names; taking it again is harmless.
-        """
-        taken: list[tuple[str, str]] = []
-        for name, value in _ids(after) - _ids(before):
-            user_id = person.removeprefix("u:")
-            owner = await self._take(keys=[keys.external_id(name, value)], args=[user_id])
-            if owner.decode("utf-8", "surrogatepass") != user_id:
-                for one in taken:
-                    await self._release(keys=[keys.external_id(*one)], args=[user_id])
-                raise ConflictError(f"the {name} {value!r} is another user's")
-            taken.append((name, value))
-
-    async def _release_ids(
-        self, person: str, before: Document | None, after: Document | None
-    ) -> None:
-        user_id = person.removeprefix("u:")
-        for name, value in _ids(before) - _ids(after):
-            await self._release(keys=[keys.external_id(name, value)], args=[user_id])
 
     # --- after a loss -------------------------------------------------------------------------
 
