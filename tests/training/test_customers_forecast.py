@@ -55,7 +55,7 @@ def test_everybody_who_bought_has_a_whole_document(known: Customers) -> None:
         assert rfm["monetary"]["currency"] == one["clv"]["currency"] == "EUR"
         assert float(one["clv"]["amount"]) >= 0
         assert one["clv"]["horizon_days"] == 365
-        assert 0 < one["churn_risk"] < 1
+        assert 0 <= one["churn_risk"] <= 1
         assert (one["next_purchase_at"] is None) == (one["stage"] == "lapsed")
         if one["next_purchase_at"] is not None:
             assert "2026-07-01T00:00:00Z" <= one["next_purchase_at"] <= "2027-06-30T00:00:00Z"
@@ -141,10 +141,15 @@ def test_errors_are_what_they_are_called() -> None:
 def test_calibration_corrects_overconfidence_and_by_default_nothing() -> None:
     risks = np.array([0.0, 0.2, 0.5, 1.0])
     assert Calibration().apply(risks) == pytest.approx(risks, abs=2e-4)
-    softer = Calibration(0.0, 0.5).apply(risks)
-    assert softer[0] > 0.005
+    # With equal slopes it is logistic calibration: half the log odds of 1:4 are those of 1:2.
+    softer = Calibration(0.0, 0.5, 0.5).apply(risks)
     assert softer[1] == pytest.approx(1 / 3)
-    assert (np.diff(softer) > 0).all()
+    # With two, small risks can stay what they are while large ones are taken back.
+    wary = Calibration(0.0, 1.0, 0.05).apply(risks)
+    assert wary[1] == pytest.approx(0.168, abs=1e-3)
+    assert 0.5 < wary[3] < 0.7
+    for corrected in (softer, wary):
+        assert (np.diff(corrected) > 0).all()
 
 
 def test_the_next_purchase_waits_for_the_rest_of_the_gap(shop: Purchases) -> None:

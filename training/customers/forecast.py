@@ -7,10 +7,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from scipy.optimize import minimize
-from scipy.special import expit, gammaincc, gammainccinv, logit
+from scipy.special import expit, gammaincc, gammainccinv
 
 from training.customers.histories import Histories, histories_of
-from training.customers.purchasing import F64, PurchaseProcess, Repeats, fit_process
+from training.customers.purchasing import (
+    F64,
+    PRIOR_SD,
+    PurchaseProcess,
+    Repeats,
+    fit_process,
+)
 from training.customers.spending import SpendModel, fit_spend
 
 MIN_REPEAT_PEOPLE = 50
@@ -21,27 +27,38 @@ MIN_CHURN_DAYS, MAX_CHURN_DAYS = 90, 365
 _INTERVALS_TO_CHURN = 4
 _ORDERS_PRIOR_DAYS = 5.0
 _MIN_EITHER = 20
-_CLIP = 1e-4
+_CLIP = 1e-6
+_SLOPES = (0.05, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Corrects probabilities: ``sigmoid(shift + slope * logit(p))`` (Platt, 1999).
+    """Corrects probabilities: ``sigmoid(shift + low * ln p - high * ln(1 - p))``.
+
+    Kull, Silva Filho and Flach (2017), "Beta calibration: a well-founded and easily implemented
+    improvement on logistic calibration for binary classifiers", AISTATS. The two slopes correct
+    small and large risks apart; on the demo data the large ones are what is wrong.
 
     Parameters
     ----------
-    shift, slope : float
-        0 and 1 change nothing.
+    shift, low, high : float
+        0, 1 and 1 change nothing; slopes are above 0, so the order of customers stays.
     """
 
     shift: float = 0.0
-    slope: float = 1.0
+    low: float = 1.0
+    high: float = 1.0
 
     def apply(self, probability: F64) -> F64:
         """Return the corrected probabilities."""
-        clipped = np.clip(probability, _CLIP, 1.0 - _CLIP)
-        corrected: F64 = expit(self.shift + self.slope * logit(clipped))
+        corrected: F64 = expit(self.shift + _both_logs(probability) @ [self.low, self.high])
         return corrected
+
+
+def _both_logs(probability: F64) -> F64:
+    """Return ``ln p`` and ``-ln(1 - p)``, shape (n, 2), of probabilities kept off 0 and 1."""
+    clipped = np.clip(probability, _CLIP, 1.0 - _CLIP)
+    return np.stack([np.log(clipped), -np.log1p(-clipped)], axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,8 +157,7 @@ class CustomerModel:
             "regularity": round(self.regularity, 4),
             "churn_days": self.churn_days,
             "churn_calibration": {
-                "shift": round(self.calibration.shift, 4),
-                "slope": round(self.calibration.slope, 4),
+                name: round(getattr(self.calibration, name), 4) for name in ("shift", "low", "high")
             },
         }
 
@@ -229,16 +245,17 @@ def _calibrate(orders: pl.DataFrame, as_of_day: int, churn_days: int) -> Calibra
     stayed = stayed_away(orders, known, churn_days)
     if min(stayed.sum(), (~stayed).sum()) < _MIN_EITHER:
         return Calibration()
-    risk = np.clip(process.none_within(known.repeats, churn_days), _CLIP, 1.0 - _CLIP)
-    at = logit(risk)
+    logs = _both_logs(process.none_within(known.repeats, churn_days))
 
     def loss(parameters: F64) -> float:
-        linear = parameters[0] + parameters[1] * at
-        faint = 1e-3 * float(parameters[0] ** 2 + (parameters[1] - 1.0) ** 2)
-        return float(np.mean(np.logaddexp(0.0, linear) - stayed * linear)) + faint / len(at)
+        linear = parameters[0] + logs @ parameters[1:]
+        faint = float(np.sum((parameters - start) ** 2)) / (2.0 * PRIOR_SD**2 * len(logs))
+        return float(np.mean(np.logaddexp(0.0, linear) - stayed * linear)) + faint
 
-    best: Any = minimize(loss, np.array([0.0, 1.0]), method="L-BFGS-B", bounds=[(-8, 8), (0.1, 3)])
-    return Calibration(float(best.x[0]), float(best.x[1]))
+    start = np.array([0.0, 1.0, 1.0])
+    bounds = [(-8.0, 8.0), _SLOPES, _SLOPES]
+    best: Any = minimize(loss, start, method="L-BFGS-B", bounds=bounds)
+    return Calibration(*(float(value) for value in best.x))
 
 
 def stayed_away(orders: pl.DataFrame, known: Histories, days: int) -> npt.NDArray[np.bool_]:

@@ -102,11 +102,12 @@ def _top(tastes: pl.DataFrame, labels: pl.DataFrame, totals: pl.DataFrame) -> pl
         .join(coded.lazy(), on="item")
         .group_by("person", "label")
         .agg((pl.col("weight") * pl.col("part")).sum().alias("share"))
+        .join(totals.lazy(), on="person")
+        # Rounded before they are ordered: sums in another order shall not order names anew.
+        .with_columns((pl.col("share") / pl.col("total")).cast(pl.Float64).round(3))
         .sort(["person", "share", "label"], descending=[False, True, False])
         .group_by("person", maintain_order=True)
         .head(TOP)
-        .join(totals.lazy(), on="person", maintain_order="left")
-        .with_columns((pl.col("share") / pl.col("total")).cast(pl.Float64).round(3))
         # A share of nothing is no taste.
         .filter(pl.col("share") > 0)
         .join(
