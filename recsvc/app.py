@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from recsvc.api import (
+    decisions,
     events,
     foreign,
     items,
@@ -35,6 +36,7 @@ from recsvc.worker import Worker
 
 RESOURCES = (
     recommendations,
+    decisions,
     events,
     foreign,
     items,

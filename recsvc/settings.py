@@ -188,6 +188,18 @@ class Settings(BaseSettings):
             " has them folded into a new one",
         ),
     ] = 5_000
+    decision_days: Annotated[
+        int,
+        Field(ge=1, le=3650, description="Days for which the records of answers are kept"),
+    ] = 7
+    decision_sample: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of answers that are recorded with every candidate, from 0 to 1",
+        ),
+    ] = 0.01
     public_events_per_minute: Annotated[
         int,
         Field(

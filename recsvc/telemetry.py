@@ -77,6 +77,7 @@ class Metrics:
         self.ignored_events = counter(
             "ignored_events", "Events of other platforms without a meaning here", "platform", "name"
         )
+        self.decisions = counter("decisions", "Answers, by whether they were recorded", "outcome")
         self.archived = counter("events_archived", "Accepted events moved into the log")
         self.swaps = counter("snapshot_swaps", "New snapshots, by outcome", "outcome")
         self.model_workers = gauge("model_workers", "Workers by model", "livesum", "version")

@@ -11,28 +11,24 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import blake2b
 from math import inf
 from typing import Literal
-
-import orjson
 
 from feature_store.archiver import Archiver
 from feature_store.errors import NotFoundError, RecsvcError, StoreUnavailableError
 from feature_store.event_log import EventLog
-from feature_store.impressions import NO_IMPRESSIONS
 from feature_store.schema import NO_PREFERENCES, Event, Preferences, person_of
 from feature_store.state import EMPTY_STATE
 from feature_store.state_writer import AppendResult
 from feature_store.store import Store, UserContext
 from recsvc.admission import Admission
-from recsvc.answer import answer, new_recommendation_id
+from recsvc.answering import Question, Recommendation, finish
 from recsvc.audiences import SegmentCounter
 from recsvc.compacting import LOOK_EVERY_S, Compacting
-from recsvc.continued import continued, list_time_s
-from recsvc.engine import recommend
+from recsvc.continued import continued
+from recsvc.decisions import FLUSH_S, SEAL_EVERY_S, DecisionRecorder, Sealing
 from recsvc.keeping import SnapshotKeeper
 from recsvc.key_table import POLL_S, Authenticator
 from recsvc.requests import RecommendationRequest
@@ -49,28 +45,6 @@ REMEMBERED_PREFERENCES = 100_000
 STORE_MISSING = "store"
 
 log = get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """A finished answer.
-
-    Parameters
-    ----------
-    body : bytes
-        The JSON document.
-    private : bool
-        Whether somebody was named, so that nobody may keep it.
-    etag : str or None
-        What the answer for nobody is, besides its id.
-    phases_s : tuple of float
-        Seconds for store, engine and writing.
-    """
-
-    body: bytes
-    private: bool
-    etag: str | None
-    phases_s: tuple[float, float, float]
 
 
 class Worker:
@@ -103,6 +77,9 @@ class Worker:
         self.auth = Authenticator(secret, self.store.keys)
         self.admission = Admission(settings, metrics)
         self.segment_counter = SegmentCounter(self.store)
+        self.decisions = DecisionRecorder(
+            settings.data_dir / "decisions", metrics, settings.decision_sample
+        )
         self._archiver = Archiver(self.store.streams, EventLog(settings.data_dir))
         self._compacting = Compacting(settings, self.store, self.holder, self._archiver.holder)
         self.reached_at_s = -inf
@@ -121,6 +98,7 @@ class Worker:
             await self._look_at_store()
             await self.auth.refresh()
         self.keeper.note()
+        sealing = Sealing(self.settings, self.store, self.decisions.log, self._archiver.holder)
         self._tasks = [
             asyncio.create_task(self._every(HEARTBEAT_S, self._look_at_store)),
             asyncio.create_task(self._every(POLL_S, self.auth.refresh)),
@@ -130,6 +108,8 @@ class Worker:
             # Of all workers one has the lease; it returns only with an error.
             asyncio.create_task(self._every(ARCHIVE_AGAIN_S, self._archive)),
             asyncio.create_task(self._every(LOOK_EVERY_S, self._compacting.look)),
+            asyncio.create_task(self._every(FLUSH_S, self.decisions.flush)),
+            asyncio.create_task(self._every(SEAL_EVERY_S, sealing.look)),
         ]
         warm_up(self.holder.current)
 
@@ -139,6 +119,7 @@ class Worker:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+        await self.decisions.close()
         await self.store.workers.leave(self.worker_id)
         await self.store.close()
         self.metrics.ready_workers.set(0)
@@ -179,15 +160,12 @@ class Worker:
         StoreUnavailableError
             If the recall lease has ended.
         """
-        began = time.perf_counter()
+        began_s = time.perf_counter()
         if time.monotonic() > self.lease_until_s:
             raise StoreUnavailableError(
                 f"the store was not reached for {self.settings.recall_lease_s:g} s; without it a"
                 " recall could be missed, so there are no recommendations until it answers"
             )
-        if request.placement not in self.holder.current.site.placements:
-            known = ", ".join(self.holder.current.site.placements)
-            raise NotFoundError(f"there is no placement {request.placement!r}; there are: {known}")
         then_s, shown = continued(request)
         person, named = request.person, request.external_id is not None
         degraded: list[str] = []
@@ -203,30 +181,18 @@ class Worker:
             self.metrics.degraded.labels(STORE_MISSING).inc()
             hidden = self._preferences.get(person or "", NO_PREFERENCES)
             context = UserContext(EMPTY_STATE, hidden, 0)
-        state, seen = context.state, context.impressions
-        if opted_out or (request.consent is not None and request.consent.profiling is False):
-            state, seen = EMPTY_STATE, NO_IMPRESSIONS
-        read = time.perf_counter()
-        now = time.time()
         snapshot = self.holder.current
-        now_s = list_time_s(snapshot, request, then_s, int(now))
-        response = recommend(
-            snapshot, state, context.preferences, request, now_s, impressions=seen, skip=shown
+        if request.placement not in snapshot.site.placements:
+            known = ", ".join(snapshot.site.placements)
+            raise NotFoundError(f"there is no placement {request.placement!r}; there are: {known}")
+        refused = request.consent is not None and request.consent.profiling is False
+        question = Question(
+            *(request, person, context, not (opted_out or refused), named or person is not None),
+            *(then_s, shown, degraded, began_s),
         )
-        chosen = time.perf_counter()
-        recommendation_id = new_recommendation_id(int(now * 1000), shown + len(response.chosen))
-        body = orjson.dumps(
-            answer(response, request, recommendation_id, degraded, first_rank=shown + 1)
-        )
-        etag = None
-        if person is None and not named and not degraded:
-            # All but the id, which is new in every answer.
-            etag = f'W/"{blake2b(body.partition(b",")[2], digest_size=12).hexdigest()}"'
-        written = time.perf_counter()
-        self.metrics.recommended(request.placement, personalized=response.personalized)
-        return Recommendation(
-            body, named or person is not None, etag, (read - began, chosen - read, written - chosen)
-        )
+        found = finish(snapshot, question, self.decisions)
+        self.metrics.recommended(found.placement, personalized=found.personalized)
+        return found
 
     async def identified(self, request: RecommendationRequest) -> RecommendationRequest:
         """Return a request with the user whom its external id stands for, or nobody.

@@ -1,0 +1,177 @@
+"""From a question and what is known of the person to the bytes of an answer."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import orjson
+
+from feature_store.conditions import Scope
+from feature_store.impressions import NO_IMPRESSIONS
+from feature_store.state import EMPTY_STATE
+from feature_store.store import UserContext
+from recsvc.answer import answer, new_recommendation_id
+from recsvc.continued import list_time_s
+from recsvc.decisions import DecisionRecorder, Noted
+from recsvc.engine import Response, recommend
+from recsvc.people import document_of, scope_of
+from recsvc.requests import RecommendationRequest
+from recsvc.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """A finished answer.
+
+    Parameters
+    ----------
+    body : bytes
+        The JSON document.
+    private : bool
+        Whether somebody was named, so that nobody may keep it.
+    etag : str or None
+        What the answer for nobody is, besides its id.
+    placement : str
+        The slot.
+    personalized : bool
+        Whether it was made from somebody's history.
+    phases_s : tuple of float
+        Seconds for store, engine and writing.
+    """
+
+    body: bytes
+    private: bool
+    etag: str | None
+    placement: str
+    personalized: bool
+    phases_s: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """A request with everything that was read for it.
+
+    Parameters
+    ----------
+    request : RecommendationRequest
+        What is asked.
+    person : str or None
+        Whom for.
+    context : UserContext
+        What is known of the person.
+    profiled : bool
+        Whether it may be used: neither the visitor nor the browser has refused.
+    named : bool
+        Whether the request names somebody, known or not.
+    then_s, shown : int or None, int
+        When the list was begun that is continued, and how many of its items were shown.
+    degraded : sequence of str
+        What could not be read.
+    began_s : float
+        ``time.perf_counter()`` when it came.
+    """
+
+    request: RecommendationRequest
+    person: str | None
+    context: UserContext
+    profiled: bool
+    named: bool
+    then_s: int | None
+    shown: int
+    degraded: Sequence[str]
+    began_s: float
+
+
+def choose(snapshot: Snapshot, question: Question, now_s: float) -> Response:
+    """Return the items of a list.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        What serves.
+    question : Question
+        What is asked, by whom.
+    now_s : float
+        Seconds since 1970.
+    """
+    request, context = question.request, question.context
+    state, seen = context.state, context.impressions
+    if not question.profiled:
+        state, seen = EMPTY_STATE, NO_IMPRESSIONS
+    return recommend(
+        snapshot,
+        state,
+        context.preferences,
+        request,
+        list_time_s(snapshot, request, question.then_s, int(now_s)),
+        scope=_scope(snapshot, question, now_s),
+        impressions=seen,
+        skip=question.shown,
+    )
+
+
+def _scope(snapshot: Snapshot, question: Question, now_s: float) -> Scope | None:
+    """Return what the audiences of rules see; who is not profiled is nobody to them."""
+    site = snapshot.site
+    if not site.rules:
+        return None
+    known = site.needs.person and question.profiled and question.context.preferences.personalization
+    user = document_of(question.context) if known and question.person is not None else {}
+    return scope_of(question.request, user, snapshot.catalogue, site.segments, site.needs, now_s)
+
+
+def finish(
+    snapshot: Snapshot, question: Question, recorder: DecisionRecorder | None
+) -> Recommendation:
+    """Choose the items and write the answer.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        What serves.
+    question : Question
+        What is asked, by whom.
+    recorder : DecisionRecorder or None
+        Takes the answer for the record.
+    """
+    read_s = time.perf_counter()
+    now_s = time.time()
+    response = choose(snapshot, question, now_s)
+    chosen_s = time.perf_counter()
+    shown = question.shown
+    recommendation_id = new_recommendation_id(int(now_s * 1000), shown + len(response.chosen))
+    body = orjson.dumps(
+        answer(
+            response,
+            question.request,
+            recommendation_id,
+            list(question.degraded),
+            first_rank=shown + 1,
+        )
+    )
+    etag = None
+    if not question.named and not question.degraded:
+        # All but the id, which is new in every answer.
+        etag = f'W/"{blake2b(body.partition(b",")[2], digest_size=12).hexdigest()}"'
+    if recorder is not None:
+        recorder.note(
+            Noted(
+                recommendation_id,
+                int(now_s * 1000),
+                question.person,
+                question.request,
+                response,
+                question.degraded,
+                shown + 1,
+            )
+        )
+    written_s = time.perf_counter()
+    return Recommendation(
+        body,
+        question.named,
+        etag,
+        response.placement.name,
+        response.personalized,
+        (read_s - question.began_s, chosen_s - read_s, written_s - chosen_s),
+    )

@@ -1,0 +1,334 @@
+"""The record of each answer: what was shown, from where, why, by which rules, and what was not.
+
+Noting an answer costs the request one append to a list. The record is made of it afterwards, a few
+at a time, and written to the worker's file (``feature_store.decision_log``). What waits is bounded:
+beyond that answers go unrecorded, which a metric counts.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.archiver import LEASE_S
+from feature_store.decision_log import DecisionLog, DecisionWriter
+from feature_store.signals import FEATURES
+from feature_store.store import Store
+from recsvc.engine import Response
+from recsvc.explain import reasons
+from recsvc.requests import RecommendationRequest
+from recsvc.settings import Settings
+from recsvc.sources import Candidates
+from recsvc.telemetry import Metrics
+
+MAX_WAITING = 5_000
+"""Answers that wait to be recorded; about 10 kB each, with what they were chosen from."""
+MAX_WAITING_BYTES = 64 << 20
+"""Memory for their masks of what was allowed."""
+SEAL_EVERY_S = 60.0
+FLUSH_S = 0.1
+FIND_ATTEMPTS = 5
+SLICE = 8
+"""Records that are made before others get the event loop."""
+HISTORY = 20
+REMOVED = 10
+POPULAR = 100
+CANDIDATES = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Noted:
+    """One answer, ready to be recorded.
+
+    Parameters
+    ----------
+    recommendation_id : str
+        Its id.
+    at_ms : int
+        When it was made, in milliseconds since 1970.
+    person : str or None
+        Whose state it was made from; ``None`` for nobody.
+    request : RecommendationRequest
+        What was asked.
+    response : Response
+        What was chosen.
+    degraded : sequence of str
+        What was missing.
+    first_rank : int
+        Rank of the first item.
+    """
+
+    recommendation_id: str
+    at_ms: int
+    person: str | None
+    request: RecommendationRequest
+    response: Response
+    degraded: Sequence[str]
+    first_rank: int
+
+
+class DecisionRecorder:
+    """Records the answers of one worker.
+
+    Parameters
+    ----------
+    folder : Path
+        ``<data dir>/decisions``.
+    metrics : Metrics
+        Where it counts.
+    sample : float
+        Share of answers that are recorded with every candidate.
+    """
+
+    def __init__(self, folder: Path, metrics: Metrics, sample: float) -> None:
+        self.log = DecisionLog(folder)
+        self._writer = DecisionWriter(folder)
+        self._metrics = metrics
+        self._sample = sample
+        self._waiting: list[Noted] = []
+        self._waiting_bytes = 0
+
+    def note(self, noted: Noted) -> None:
+        """Take an answer to be recorded; costs less than a microsecond."""
+        allowed = noted.response.query.allowed
+        # A mask that is nobody else's is kept alive by this record alone.
+        own = allowed.nbytes if allowed is not None and allowed.flags.writeable else 0
+        if len(self._waiting) < MAX_WAITING and self._waiting_bytes + own <= MAX_WAITING_BYTES:
+            self._waiting.append(noted)
+            self._waiting_bytes += own
+        else:
+            self._metrics.decisions.labels("dropped").inc()
+
+    async def flush(self) -> None:
+        """Record what waits now; other processes can read it when this returns."""
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        for start in range(0, len(waiting), SLICE):
+            part = waiting[start : start + SLICE]
+            records = [record_of(one, whole=random.random() < self._sample) for one in part]
+            try:
+                self._writer.write(records, time.time())
+            except OSError:
+                self._metrics.decisions.labels("failed").inc(len(part))
+            else:
+                self._metrics.decisions.labels("recorded").inc(len(part))
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Record what waits and close the file."""
+        await self.flush()
+        self._writer.close()
+
+    async def find(self, recommendation_id: str, at_ms: int) -> dict[str, Any] | None:
+        """Return the record of an answer of any worker of this machine."""
+        await self.flush()
+        return await asyncio.to_thread(self.log.find, recommendation_id, at_ms)
+
+    async def find_soon(self, recommendation_id: str, at_ms: int) -> dict[str, Any] | None:
+        """Return the record of an answer that another worker may be about to write."""
+        for _ in range(FIND_ATTEMPTS):
+            await asyncio.sleep(FLUSH_S)
+            record = await asyncio.to_thread(self.log.find, recommendation_id, at_ms)
+            if record is not None:
+                return record
+        return None
+
+
+class Sealing:
+    """Has the closed files of all workers turned into Parquet, and old ones removed.
+
+    Parameters
+    ----------
+    settings : Settings
+        Says for how long records are kept.
+    store : Store
+        Knows who leads.
+    log : DecisionLog
+        The files.
+    leader : str
+        The worker's name as archiver: of all workers the one with that lease is it.
+    """
+
+    def __init__(self, settings: Settings, store: Store, log: DecisionLog, leader: str) -> None:
+        self._settings, self._store, self._log, self._leader = settings, store, log, leader
+
+    async def look(self) -> None:
+        """Seal what is closed, if this worker leads.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the server does not answer.
+        """
+        if await self._store.streams.lead(self._leader, LEASE_S):
+            await asyncio.to_thread(self._log.seal)
+            oldest = datetime.now(UTC).date() - timedelta(self._settings.decision_days)
+            await asyncio.to_thread(self._log.drop_before, oldest)
+
+
+def record_of(noted: Noted, *, whole: bool = False) -> dict[str, Any]:
+    """Return an answer as the decision log has it.
+
+    Parameters
+    ----------
+    noted : Noted
+        The answer.
+    whole : bool
+        Whether every candidate is wanted, with what its score is made of.
+    """
+    response, request = noted.response, noted.request
+    snapshot = response.snapshot
+    ids = snapshot.catalogue.item_id
+    record: dict[str, Any] = {
+        "recommendation_id": noted.recommendation_id,
+        "at": noted.at_ms,
+        "person": noted.person,
+        "placement": response.placement.name,
+        "context": dict(request.context),
+        "model_version": snapshot.model.version,
+        "rules_version": snapshot.site.rules_version,
+        "site_sequence": snapshot.site.sequence,
+        "catalogue_sequence": snapshot.catalogue_sequence,
+        "personalized": response.personalized,
+        "degraded": list(noted.degraded),
+        "item_ids": list(request.item_ids),
+        "items": [
+            {
+                "item_id": ids(chosen.row),
+                "rank": rank,
+                "score": round(chosen.score, 5),
+                "source": reason.source,
+                "reason": reason.code,
+                "because": [ids(row) for row in reason.rows],
+                "rules": _revisions(response, chosen.rule_ids),
+            }
+            for rank, (chosen, reason) in enumerate(
+                zip(response.chosen, reasons(response), strict=True), noted.first_rank
+            )
+        ],
+        "rules": _revisions(response, [one.rule.rule_id for one in response.rules.entries]),
+        "history": _history(response) if response.personalized else [],
+        "removed": _removed(response),
+    }
+    if whole:
+        record["candidates"] = _candidates(response)
+    return record
+
+
+def _revisions(response: Response, rule_ids: Sequence[str]) -> list[dict[str, Any]]:
+    live = response.snapshot.site.rules
+    return [
+        {"rule_id": rule_id, "revision": live[rule_id].rule.revision}
+        for rule_id in rule_ids
+        if rule_id in live
+    ]
+
+
+def _history(response: Response) -> list[dict[str, Any]]:
+    """Return what of the person's history weighed most."""
+    history = response.query.history
+    order = np.argsort(-history.weights, kind="stable")[:HISTORY]
+    ids = response.snapshot.catalogue.item_id
+    return [
+        {"item_id": ids(row), "weight": round(weight, 4), "bought": bought}
+        for row, weight, bought in zip(
+            history.rows[order].tolist(),
+            history.weights[order].tolist(),
+            history.bought[order].tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _removed(response: Response) -> list[dict[str, Any]]:
+    """Return what would have been likely and was not shown, and why.
+
+    Looked at are the candidates that score better than the last one shown, what the person knows
+    best, and what is popular now. Where much is forbidden only what is allowed was scored at all.
+    """
+    query = response.query
+    allowed = query.allowed
+    if allowed is None:
+        return []
+    history = query.history
+    known = history.rows[np.argsort(-history.weights, kind="stable")[:HISTORY]]
+    rows = np.concatenate((_better(response), known, query.snapshot.model.popular[:POPULAR]))
+    gone = rows[~allowed[rows]]
+    ids = response.snapshot.catalogue.item_id
+    return [
+        {"item_id": ids(row), "by": why_not(response, row)}
+        for row in list(dict.fromkeys(gone.tolist()))[:REMOVED]
+    ]
+
+
+def _better(response: Response) -> npt.NDArray[np.integer]:
+    """Return the candidates that score better than the last one shown, best first."""
+    natural = _natural(response)
+    if natural is None:
+        return np.zeros(0, dtype=np.int64)
+    candidates, last = natural
+    if candidates.is_sorted:
+        return candidates.rows[: len(response.chosen) + REMOVED]
+    better = np.flatnonzero(candidates.scores > last)
+    return candidates.rows[better[np.argsort(-candidates.scores[better], kind="stable")]]
+
+
+def _natural(response: Response) -> tuple[Candidates, float] | None:
+    """Return the candidates that most items came from, and the last score that was shown."""
+    shown = [one for one in response.chosen if one.candidates.source != "pinned"]
+    if not shown:
+        return None
+    candidates = shown[0].candidates
+    return candidates, min(one.score for one in shown if one.candidates is candidates)
+
+
+def why_not(response: Response, row: int) -> list[str]:
+    """Return for what reasons an item was not in a list.
+
+    Returns
+    -------
+    list of str
+        Of ``recalled``, ``not_showable`` (unavailable, expired, not published, of another kind),
+        ``on_the_page``, ``rule:ID``; ``hidden_or_filtered`` if it is none of these.
+    """
+    snapshot, query = response.snapshot, response.query
+    found = []
+    if snapshot.recalled is not None and snapshot.recalled[row]:
+        found.append("recalled")
+    if not snapshot.catalogue.showable(query.now_s, response.placement.kinds)[row]:
+        found.append("not_showable")
+    if row in query.about:
+        found.append("on_the_page")
+    found += [f"rule:{rule_id}" for rule_id in response.rules.removed_by(row)]
+    return found or ["hidden_or_filtered"]
+
+
+def _candidates(response: Response) -> list[dict[str, Any]]:
+    """Return the best candidates of the first source with the parts of their scores."""
+    natural = _natural(response)
+    if natural is None:
+        return []
+    candidates, _ = natural
+    order = np.argsort(-candidates.scores, kind="stable")
+    order = np.arange(len(order)) if candidates.is_sorted else order
+    ids, weights = response.snapshot.catalogue.item_id, response.snapshot.model.weights
+    found = []
+    for place in order[:CANDIDATES].tolist():
+        row = int(candidates.rows[place])
+        entry: dict[str, Any] = {
+            "item_id": ids(row),
+            "score": round(float(candidates.scores[place]), 5),
+        }
+        if candidates.features is not None:
+            parts = candidates.features[:, place] * weights
+            entry["score_parts"] = {
+                name: round(float(part), 5) for name, part in zip(FEATURES, parts, strict=True)
+            }
+        found.append(entry)
+    return found
