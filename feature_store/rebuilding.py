@@ -24,6 +24,7 @@ from feature_store.archiver import Archiver
 from feature_store.catalogue_files import CatalogueFiles
 from feature_store.change_log import ChangeLog
 from feature_store.change_store import CATALOGUE
+from feature_store.cluster import connect
 from feature_store.compaction import arrived_at
 from feature_store.documents import NAME as SITE
 from feature_store.errors import ConflictError, UserError
@@ -98,7 +99,7 @@ async def rebuild(
         If the server does not answer; start again, and it goes on.
     """
     store = await Store.open(url)
-    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url)
+    client = connect(url)
     try:
         log = EventLog(data_dir)
         if force and await _started(client, log) is None:

@@ -11,11 +11,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Self
 
-import redis.asyncio
 from redis.exceptions import RedisError
 
 from feature_store import keys
-from feature_store.batching import BatchedReader
+from feature_store.cluster import connect
+from feature_store.cluster_reader import reader_of
 from feature_store.documents import DocumentStore, read_head
 from feature_store.errors import StoreUnavailableError
 from feature_store.import_writer import ImportWriter
@@ -70,7 +70,8 @@ class Store:
     Parameters
     ----------
     url : str
-        ``redis://host:port/db``, ``rediss://...`` or ``unix://path``.
+        ``redis://host:port/db``, ``rediss://...``, ``unix://path`` or
+        ``redis+cluster://host:port,host:port``.
     read_timeout_s : float
         After this long a read of a context counts as failed.
     max_waiting_events : int
@@ -84,10 +85,8 @@ class Store:
         max_waiting_events: int = MAX_WAITING_EVENTS,
     ) -> None:
         self.url = url
-        self._redis = redis.asyncio.Redis.from_url(
-            url, socket_connect_timeout=2.0, socket_timeout=10.0, health_check_interval=30
-        )
-        self._reader = BatchedReader(url, read_timeout_s)
+        self._redis = connect(url)
+        self._reader = reader_of(url, read_timeout_s)
         self.catalogue = RowStore(self._redis)
         self.merger = Merger(self._redis)
         self.streams = StreamStore(self._redis)

@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from feature_store.cluster import is_cluster, parse_cluster_url
 from feature_store.errors import UserError
 
 ENV_PREFIX = "RECSVC_"
@@ -32,10 +33,14 @@ MIN_SECRET_LENGTH = 32
 def _check_redis_url(value: str | None) -> str | None:
     if value is None or not value.strip():
         return None
+    if is_cluster(value):
+        parse_cluster_url(value)
+        return value
     parts = urlsplit(value)
     if parts.scheme not in REDIS_SCHEMES:
         raise ValueError(
-            "a URL redis://host:port/0, rediss://host:port/0 or unix:///path/to/socket"
+            "a URL redis://host:port/0, rediss://host:port/0, unix:///path/to/socket or"
+            " redis+cluster://host:port,host:port"
         )
     if parts.scheme == "unix" and not parts.path:
         raise ValueError("a unix URL names the socket, as in unix:///run/valkey.sock")
@@ -76,8 +81,8 @@ class Settings(BaseSettings):
         str | None,
         AfterValidator(_check_redis_url),
         Field(
-            description="redis://, rediss:// or unix:// URL of the server; unset, recsvc starts an"
-            " embedded one under the data folder"
+            description="redis://, rediss:// or unix:// URL of the server, or redis+cluster:// with"
+            " some nodes of a cluster; unset, recsvc starts an embedded one under the data folder"
         ),
     ] = None
     host: Annotated[
