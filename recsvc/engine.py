@@ -16,14 +16,14 @@ from feature_store.conditions import Scope
 from feature_store.impressions import NO_IMPRESSIONS, Impressions
 from feature_store.schema import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
-from recsvc.arranging import PINNED, arrange
+from recsvc.arranging import arrange
 from recsvc.fatigue import RESTED, read_fatigue
-from recsvc.filling import Chosen, Stages, fill
+from recsvc.filling import Chosen, Stages, fill, with_rule_ids
 from recsvc.history import read_history
 from recsvc.markets import market_of
 from recsvc.placements import PRODUCTS, Placement
 from recsvc.requests import RecommendationRequest
-from recsvc.rules import ActiveRules, applicable
+from recsvc.rules import NO_RULES, ActiveRules, applicable
 from recsvc.snapshot import Snapshot
 from recsvc.sources import Query
 
@@ -46,6 +46,8 @@ class Response:
         What the sources were asked.
     personalized : bool
         Whether the person's history was used.
+    rules : ActiveRules
+        The rules that acted.
     """
 
     snapshot: Snapshot
@@ -53,6 +55,7 @@ class Response:
     chosen: list[Chosen]
     query: Query
     personalized: bool
+    rules: ActiveRules = NO_RULES
 
 
 def recommend(
@@ -129,19 +132,9 @@ def recommend(
     else:
         chosen = fill(stages, query, allowed, skip + limit)
     if rules:
-        chosen = _with_rule_ids(chosen, rules)
-    return Response(snapshot, placement, chosen[skip:], query, personal or fatigue.weighs)
-
-
-def _with_rule_ids(chosen: list[Chosen], rules: ActiveRules) -> list[Chosen]:
-    """Name in each item the rules that moved or allowed it; a pinned one was not weighed."""
-    found = rules.rule_ids_of(np.array([one.row for one in chosen], dtype=np.int64))
-    return [
-        one._replace(
-            rule_ids=one.rule_ids + (rules.include_ids if one.candidates.source == PINNED else ids)
-        )
-        for one, ids in zip(chosen, found, strict=True)
-    ]
+        chosen = with_rule_ids(chosen, rules)
+    personal = personal or fatigue.weighs
+    return Response(snapshot, placement, chosen[skip:], query, personal, rules)
 
 
 _NO_ROWS = np.zeros(0, dtype=np.int32)
