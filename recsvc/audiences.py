@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from feature_store.store import Store
-from recsvc.people import scan_users
+from recsvc.people import SLICE, document_of, scan_users
 from recsvc.segments import Segment, SegmentBody, segments_of
 
 LIVE_UPTO_S = 0.25
@@ -102,3 +102,35 @@ async def members_of(store: Store, segment: Segment) -> AsyncIterator[list[str]]
         found = [user_id for user_id, user in users if segments_of(only, user)]
         if found:
             yield found
+
+
+async def segments_now(
+    store: Store, segments: Mapping[str, Segment], people: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return who of some people is in which segment; visitors are in none.
+
+    Parameters
+    ----------
+    store : Store
+        Where the people are.
+    segments : mapping of str to Segment
+        Those of the site.
+    people : sequence of str
+        ``schema.person_of``.
+
+    Returns
+    -------
+    dict of str to list of str
+        The people in each segment, of those that have any.
+    """
+    users = [person for person in people if person.startswith("u:")]
+    found: dict[str, list[str]] = {}
+    for start in range(0, len(users), SLICE):
+        part = users[start : start + SLICE]
+        contexts = await asyncio.gather(
+            *(store.load_context(person, documents=True) for person in part)
+        )
+        for person, context in zip(part, contexts, strict=True):
+            for name in segments_of(segments, document_of(context)):
+                found.setdefault(name, []).append(person)
+    return found

@@ -13,6 +13,7 @@ from feature_store.schema import Timestamp
 from recsvc.api.http import AnyWorker, secured
 from recsvc.api.openapi import responses
 from recsvc.api.schemas import Document
+from recsvc.audiences import segments_now
 
 router = APIRouter(tags=["reports"])
 
@@ -35,7 +36,7 @@ EXAMPLE = {
     "from": "2026-11-16",
     "to": "2026-11-23",
     "overall": _PART,
-    "segments": [],
+    "segments": [{"segment": "gold_berlin", **_PART}],
 }
 
 
@@ -156,11 +157,15 @@ async def get_feedback_report(
     """Sum up surveys, ratings and complaints of the archive, overall and for each segment.
 
     An event is in the report within seconds, when it has been archived. Every answer counts, also
-    several of one person. A segment is who is in it now.
+    several of one person. A segment is who is in it now; those of whom nobody answered are left
+    out.
     """
     first, end = asked.days(datetime.now(UTC).date())
     moments = [datetime.combine(day, time(), UTC) for day in (first, end)]
     log = EventLog(worker.settings.data_dir)
     answers = await asyncio.to_thread(read_answers, log, *moments)
-    report = await asyncio.to_thread(feedback_report, answers, asked.interval)
+    await worker.context(None)  # so that segments of a moment ago are known
+    people = answers["person"].unique().to_list()
+    members = await segments_now(worker.store, worker.holder.current.site.segments, people)
+    report = await asyncio.to_thread(feedback_report, answers, asked.interval, members)
     return {"interval": asked.interval, "from": first, "to": end, **report}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,32 @@ def test_what_people_say_makes_them_members(client: httpx.Client) -> None:
     assert client.get(path("detractors")).json()["count"] == 1
     assert "detractors" in client.get("/v1/users/said").json()["computed"]["segments"]
     client.delete(path("detractors"))
+
+
+def test_the_report_of_feedback_is_by_segment(client: httpx.Client) -> None:
+    client.put(path("critics"), json=segment(attribute("critic", True)))
+    for number, score in enumerate((1, 3, 10)):
+        client.put(f"/v1/users/rated{number}", json={"attributes": {"critic": score < 9}})
+    visitor = {"user_id": None, "anonymous_id": "rating-visitor"}
+    said = [
+        {**event(f"rated{number}", "x", type="survey", instrument="nps", score=score), **who}
+        for number, score, who in ((0, 1, {}), (1, 3, {}), (2, 10, {}), (3, 10, visitor))
+    ]
+    body = [{**one, "item_id": None, "timestamp": "2018-03-01T12:00:00Z"} for one in said]
+    assert client.post("/v1/events", json=body).json()["accepted"] == 4
+    asked = {"from": "2018-03-01", "to": "2018-03-02"}
+    deadline_s = time.monotonic() + 30
+    while True:
+        report = client.get("/v1/reports/feedback", params=asked).json()
+        if report["overall"]["total"].get("nps", {}).get("count") == 4:
+            break
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
+    (critics,) = [one for one in report["segments"] if one["segment"] == "critics"]
+    assert critics["total"]["nps"]["nps"] == -100.0
+    assert critics["total"]["nps"]["count"] == 2
+    assert report["overall"]["total"]["nps"]["nps"] == 0.0
+    client.delete(path("critics"))
 
 
 def test_a_segment_in_use_is_not_deleted(
