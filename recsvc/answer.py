@@ -113,7 +113,7 @@ def journey(response: Response, chosen: Chosen) -> dict[str, Any]:
     candidates = chosen.candidates
     found: dict[str, Any] = {"stage": candidates.source, "candidates": len(candidates.rows)}
     if candidates.features is not None:
-        parts = candidates.features[:, chosen.position] * response.snapshot.model.weights
+        parts = candidates.features[:, chosen.position] * response.query.weights
         found["score_parts"] = {
             name: round(float(part), 6) for name, part in zip(FEATURES, parts, strict=True)
         }

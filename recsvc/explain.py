@@ -142,20 +142,32 @@ def _lifted_by(shown: F32, new: F32, weights: F32) -> list[str]:
 
 
 def _contributors(query: Query, rows: Sequence[int]) -> list[Reason]:
-    """Name the history item that gave most to each collaborative score."""
-    model, folded = query.snapshot.model, query.folded
-    if folded is None:
-        return [Reason("collaborative", CODES["popular"]) for _ in rows]
-    # Only items that have a place among the factors have a collaborative score.
-    _, factors = model.placed(np.array(rows))
-    best = np.argmax(folded.contributions(factors), axis=0)
-    positions = query.folded_positions
-    history = query.history
+    """Name the history item that gave most to each collaborative score, or to each topic's."""
+    model, history = query.snapshot.model, query.history
+    positions = _by_vector(query, rows)
+    if query.topics is not None:
+        for row in rows:
+            most = query.topics.contributor(model.category_codes, history, row)
+            if most is not None:
+                positions[row] = most
     found = []
-    for position in positions[best].tolist():
+    for row in rows:
+        position = positions.get(row)
+        if position is None:
+            found.append(Reason("collaborative", CODES["popular"]))
+            continue
         code = "because_you_bought" if history.bought[position] else "because_you_viewed"
         found.append(Reason("collaborative", code, (int(history.rows[position]),)))
     return found
+
+
+def _by_vector(query: Query, rows: Sequence[int]) -> dict[int, int]:
+    """Return the position of the history item that gave most to the score of each row."""
+    if query.folded is None:
+        return {}
+    placed, factors = query.snapshot.model.placed(np.array(rows))
+    best = np.argmax(query.folded.contributions(factors), axis=0)
+    return dict(zip(placed.tolist(), query.folded_positions[best].tolist(), strict=True))
 
 
 def _neighbour_reason(query: Query, source: str, row: int) -> Reason:

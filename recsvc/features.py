@@ -12,12 +12,14 @@ from recsvc.history import History, Purchases
 from recsvc.kinds import POPULAR
 from recsvc.retrieval import JoinedModel
 from recsvc.snapshot import Snapshot
+from recsvc.topics import Topics
 
 F32 = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
 
 NEAREST = 100
+BY_TOPIC = 300
 _LONG = decay_rate(90.0 * DAY_S)
 _SHORT = decay_rate(15.0 * DAY_S)
 _TASTE = decay_rate(60.0 * DAY_S)
@@ -34,6 +36,18 @@ _UNSOLD = np.float32(2e-6)
 
 _N_HISTORY = 7
 _GROWTH, _POPULARITY, _COLLABORATIVE, _AFFINITY = range(_N_HISTORY, len(FEATURES))
+
+
+def by_topic(snapshot: Snapshot, topics: Topics, history: History, allowed: Mask | None) -> Rows:
+    """Return content about what a person is likely to care for, in any order."""
+    rows, of_row = topics.rows, topics.of_row
+    if allowed is not None:
+        kept = allowed[rows]
+        rows, of_row = rows[kept], of_row[kept]
+    if len(rows) <= BY_TOPIC:
+        return rows
+    likely = topics.likely(snapshot.model.category_codes, history)[of_row]
+    return rows[np.argpartition(-likely, BY_TOPIC)[:BY_TOPIC]]
 
 
 def retrieve(
@@ -72,7 +86,11 @@ def retrieve(
 
 
 def personal_features(
-    snapshot: Snapshot, history: History, vector: F32 | None, others: Rows
+    snapshot: Snapshot,
+    history: History,
+    vector: F32 | None,
+    others: Rows,
+    topics: Topics | None = None,
 ) -> tuple[Rows, F32]:
     """Compute the features of everything bought before and of other candidates.
 
@@ -96,7 +114,8 @@ def personal_features(
     ====================  =======================================================================
 
     For an item that is placed by its content (``ColdItems``) the popularity is that of items like
-    it, and the vector meets the factors that its content gives it.
+    it, and the vector meets the factors that its content gives it. With `topics` popularity and
+    affinity are those of the topic instead of the item; without a topic it is an average one.
 
     Parameters
     ----------
@@ -108,6 +127,8 @@ def personal_features(
         The person's factors.
     others : ndarray of int
         Catalogue rows; those that were bought are left out here, they come first anyway.
+    topics : Topics or None
+        Of the others, if they are content.
 
     Returns
     -------
@@ -135,6 +156,12 @@ def personal_features(
     new[_AFFINITY] = _affinity(model, history.purchases, others)
     if len(model.cold.rows):
         _by_content(model, vector, others, new)
+    if topics is not None:
+        logs = np.append(np.log(topics.share), np.log(topics.share).mean())
+        likely = np.append(topics.likely(model.category_codes, history), logs[-1])
+        at = topics.at(others)
+        new[_POPULARITY] = logs[at]
+        new[_AFFINITY] = (likely - logs)[at]
     return rows, features
 
 

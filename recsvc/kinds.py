@@ -22,6 +22,8 @@ Mask = npt.NDArray[np.bool_]
 POPULAR = 50
 LONGEST = 8_000
 """Vectors of a minority that are scored exactly."""
+MOST = 20_000
+"""Items of a minority that are looked at by topic."""
 MAJORITY = 0.5
 """From this share of the model's items on kinds are searched by the index."""
 
@@ -42,6 +44,8 @@ class KindView:
         Their lengths; at least a little above 0.
     popular : ndarray of int32
         Catalogue rows of these kinds that are popular now, at most 50, most popular first.
+    every : ndarray of int32
+        All rows of a minority, known or not, the newest 20,000; none of a majority.
     """
 
     is_indexed: bool
@@ -49,6 +53,7 @@ class KindView:
     factors: F32
     norms: F32
     popular: I32
+    every: I32
 
     def nearest(self, vector: F32, k: int, allowed: Mask | None) -> I32:
         """Return the exactly scored rows with the greatest scores above 0, in any order.
@@ -110,7 +115,8 @@ def view_of(
             mine, own = mine[longest], own[longest]
         rows, factors = np.concatenate((rows, mine)), np.concatenate((factors, own))
     norms = np.maximum(np.linalg.norm(factors, axis=1), np.float32(1e-9))
-    return KindView(is_indexed, rows, factors, norms, _first(popular, wanted))
+    every = np.flatnonzero(wanted)[-MOST:].astype(np.int32) if not is_indexed else rows[:0]
+    return KindView(is_indexed, rows, factors, norms, _first(popular, wanted), every)
 
 
 def _mask_of(kind: str, catalogue: Catalogue) -> Mask:

@@ -17,11 +17,16 @@ from feature_store.fold_in import FoldIn
 from feature_store.signals import DAY_S, FEATURES
 from recsvc.cold_items import ColdItems, arrival_s, knowledge_of, no_cold_items, place
 from recsvc.kinds import KindView, view_of
-from recsvc.placements import BUILT_IN
+from recsvc.placements import BUILT_IN, PRODUCTS
+from recsvc.topics import Topics, topics_of
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+_NO_ROWS: I32 = np.zeros(0, dtype=np.int32)
+
+TOPIC_WEIGHTS = {"popularity_recent": 0.9, "category_affinity": 1.0, "collaborative": 0.3}
+"""Weights in which content is ranked otherwise than products: by topic first (``Topics``)."""
 
 # One thread: a request is shorter than the time it takes to wake a second one.
 faiss.omp_set_num_threads(1)
@@ -146,10 +151,18 @@ class JoinedModel:
         self._knowledge = knowledge_of(artifact)
         self.cold = self._placed(catalogue, None)
         self._views: dict[frozenset[str], KindView] = {}
+        self._topics: dict[frozenset[str], Topics | None] = {}
         self._see(catalogue)
         self.index = Index(artifact) if artifact and n_items else None
         self.fold_in = self._fold_in()
         self.weights: F32 = self._blend_weights()
+        self.topic_weights: F32 = np.array(
+            [
+                TOPIC_WEIGHTS.get(name, weight)
+                for name, weight in zip(FEATURES, self.weights.tolist(), strict=True)
+            ],
+            dtype=np.float32,
+        )
 
     def _see(self, catalogue: Catalogue) -> None:
         """Take from the catalogue what scores depend on."""
@@ -180,6 +193,17 @@ class JoinedModel:
                 self.popular,
             )
         return known
+
+    def topics(self, kinds: frozenset[str]) -> Topics | None:
+        """Return what items of some kinds are about, if those are a minority, not products."""
+        if kinds not in self._topics:
+            every = self.view(kinds).every if self.n_items else _NO_ROWS
+            self._topics[kinds] = (
+                topics_of(self._catalogue, every, self.category_codes, self.category_share)
+                if len(every) and kinds.isdisjoint(PRODUCTS)
+                else None
+            )
+        return self._topics[kinds]
 
     def placed(self, rows: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], F32]:
         """Return those of some catalogue rows that have a place among the factors, and the place.
@@ -246,10 +270,10 @@ class JoinedModel:
         joined.__dict__["by_popularity"] = np.append(self.by_popularity, new_rows)
         joined._see(catalogue)  # noqa: SLF001 (another instance of this class)
         joined.cold = joined._placed(catalogue, self.cold)  # noqa: SLF001
-        joined._views = {}  # noqa: SLF001
+        joined._views, joined._topics = {}, {}  # noqa: SLF001
         # Here, off the event loop, rather than in the first request.
         for kinds in list(self._views):
-            joined.view(kinds)
+            joined.topics(kinds)
         return joined
 
     def rows_of(self, catalogue_rows: npt.NDArray[np.integer]) -> I32:
@@ -301,7 +325,7 @@ class JoinedModel:
         _ = self.popular, self.trending, self.newest, self.by_popularity, self.norms, self.constants
         if self.n_items:
             for placement in BUILT_IN.values():
-                self.view(placement.kinds)
+                _ = self.view(placement.kinds), self.topics(placement.kinds)
 
     def by_catalogue_row(self, name: str, default: float) -> F32:
         """Return an array of shape (n_items,) as one of shape (n_rows,).

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.fold_in import FoldedUser
-from recsvc.features import personal_features, retrieve
+from recsvc.features import by_topic, personal_features, retrieve
 from recsvc.history import History
 from recsvc.placements import PRODUCTS
 from recsvc.snapshot import Snapshot
+from recsvc.topics import Topics
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -177,6 +178,17 @@ class Query:
         return None if self.folded is None else self.folded.vector
 
     @cached_property
+    def topics(self) -> Topics | None:
+        """What the items that will be shown are about, if they are content."""
+        return None if self.kinds is PRODUCTS else self.snapshot.model.topics(self.kinds)
+
+    @property
+    def weights(self) -> F32:
+        """Weights of the blend, shape (len(FEATURES),)."""
+        model = self.snapshot.model
+        return model.weights if self.topics is None else model.topic_weights
+
+    @cached_property
     def page_vector(self) -> F32 | None:
         """Mean direction of the page's items among the factors, or ``None`` if none is known."""
         _, factors = self.snapshot.model.placed(self.about)
@@ -192,15 +204,22 @@ def personal(query: Query) -> Candidates:
 
     For somebody without a history it is what is popular.
     """
-    vector = query.vector
-    if vector is None and len(query.history.purchases.rows) == 0:
+    vector, topics = query.vector, query.topics
+    if topics is None and vector is None and len(query.history.purchases.rows) == 0:
         return popular(query)
-    return blended(query, retrieve(query.snapshot, vector, query.kinds, query.allowed))
+    others = retrieve(query.snapshot, vector, query.kinds, query.allowed)
+    if topics is not None:
+        about = by_topic(query.snapshot, topics, query.history, query.allowed)
+        others = np.unique(np.concatenate((about, others)))
+    return blended(query, others)
 
 
 def blended(query: Query, others: Rows) -> Candidates:
-    rows, features = personal_features(query.snapshot, query.history, query.vector, others)
-    return Candidates(rows, query.snapshot.model.weights @ features, "blend", features)
+    """Score what was bought and some other rows by the features of a person."""
+    rows, features = personal_features(
+        query.snapshot, query.history, query.vector, others, query.topics
+    )
+    return Candidates(rows, query.weights @ features, "blend", features)
 
 
 def due(query: Query) -> Candidates:
@@ -347,6 +366,8 @@ def exact(query: Query, source: str, allowed: Mask) -> Candidates:
     """
     model = query.snapshot.model
     nearness = {"personal": "collaborative", "due": "collaborative"}.get(source, "similar")
+    if source == "personal" and query.topics is not None:
+        return blended(query, by_topic(query.snapshot, query.topics, query.history, allowed))
     vector = query.vector if nearness == "collaborative" else query.page_vector
     if vector is None or source in ("trending", "new"):
         return Candidates(_NO_ROWS, _NO_SCORES, nearness)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.artifact import ModelArtifact
@@ -164,6 +164,7 @@ fields = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["i00003", "a", "b", "c", "d"]), fields), max_size=8))
 def test_live_changes_give_what_a_fresh_start_gives(
     shop: Snapshot, changes: list[tuple[str, dict[str, Any]]]
