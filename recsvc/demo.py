@@ -27,6 +27,7 @@ from feature_store.ingest.mapping import EVENT_FIELDS, parse_map
 from feature_store.ingest.run import LOCK_WAIT_S, finish_pending, import_events
 from feature_store.ingest.source import find_sources
 from feature_store.registry import ModelRegistry
+from recsvc.commands.customers import show_customers
 from recsvc.commands.models import show_evaluation_shortly
 from recsvc.commands.output import ProgressReport, note, say
 from recsvc.commands.session import server_url
@@ -128,6 +129,7 @@ def show_model(settings: Settings) -> None:
     say(f"\nModel {version}: {manifest.get('n_items', 0):,} items, gate: {gate.get('decision')}")
     if evaluation.get("rows"):
         show_evaluation_shortly(evaluation)
+    show_customers(manifest.get("customers"))
 
 
 # --- the data -----------------------------------------------------------------------------------
