@@ -59,7 +59,7 @@ class Fatigue:
     @property
     def weighs(self) -> bool:
         """Whether there is any."""
-        return len(self.rows) > 0
+        return len(self.rows) > 0 and bool(self.logs.any())
 
     def log_weights(self, rows: Rows) -> F32:
         """Return the logarithm of the factor of each row, 0 for those that do not tire."""
@@ -98,27 +98,26 @@ def read_fatigue(impressions: Impressions, state: UserState, total: F32, now_s: 
     hour = np.uint32(now_s // HOUR_S)
     # What is ahead of the clock wraps around to a very old age.
     counted = _FADED.take(hour - impressions.hours[:n], mode="clip") * impressions.counts[:n]
-    starts = np.flatnonzero(np.concatenate((_FIRST, rows[1:] != rows[:-1])))
+    starts = np.concatenate((_ZERO, (rows[1:] != rows[:-1]).nonzero()[0] + 1))
     summed = np.add.reduceat(counted, starts)
-    often = np.flatnonzero(summed > FREE_IMPRESSIONS)
+    (often,) = (summed > FREE_IMPRESSIONS).nonzero()
     if len(often) == 0:
         return RESTED
-    distinct, over = rows[starts[often]], summed[often] - np.float32(FREE_IMPRESSIONS)
-    wanted_s = _last_wanted_s(state, distinct)
-    if wanted_s.any():
-        # Only what was shown after that counts, and of an hour in which it was wanted nothing.
-        ends = np.append(starts[1:], n)[often]
-        since = np.repeat(wanted_s // HOUR_S, ends - starts[often])
-        cells = np.flatnonzero(np.repeat(summed > FREE_IMPRESSIONS, np.diff(starts, append=n)))
-        counted[cells[impressions.hours[cells] <= since]] = 0
-        over = np.add.reduceat(counted, starts)[often] - np.float32(FREE_IMPRESSIONS)
-        tired = over > 0
-        distinct, over = distinct[tired], over[tired]
-    logs = -np.log1p(over * np.float32(1 / IMPRESSIONS_TO_HALVE))
-    return Fatigue(distinct.astype(np.int64), logs, total)
+    firsts, hours = starts[often], impressions.hours
+    distinct, over = rows[firsts], summed[often] - _FREE
+    since = _last_wanted_s(state, distinct) // _HOUR_S
+    for place in (since >= hours[firsts]).nonzero()[0]:
+        # Only what was shown after that counts, and of the hour in which it was wanted nothing.
+        end = n if often[place] + 1 == len(starts) else starts[often[place] + 1]
+        cells = slice(firsts[place], end)
+        later = counted[cells][hours[cells] > since[place]]
+        over[place] = max(0.0, later.sum() - _FREE)
+    return Fatigue(distinct.astype(np.int64), -np.log1p(over * _STEP), total)
 
 
-_FIRST = np.ones(1, dtype=bool)
+_ZERO = np.zeros(1, dtype=np.int64)
+_FREE, _STEP = np.float32(FREE_IMPRESSIONS), np.float32(1 / IMPRESSIONS_TO_HALVE)
+_HOUR_S = np.uint32(HOUR_S)
 
 
 def _last_wanted_s(state: UserState, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
@@ -130,11 +129,10 @@ def _last_wanted_s(state: UserState, rows: npt.NDArray[np.uint32]) -> npt.NDArra
         known, last_s = known[says], last_s[says]
     if len(known) == 0:
         return np.zeros(len(rows), dtype=np.uint32)
-    at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
-    found = np.where(known[at] == rows, last_s[at], np.uint32(0))
-    if (known[1:] == known[:-1]).any():
-        # Several kinds of events of one item: the newest of them.
-        ends = np.searchsorted(known, rows, side="right")
-        for place in np.flatnonzero(ends - at > 1):
-            found[place] = last_s[at[place] : ends[place]].max()
+    # The last of the facts of each row; where there are several, the newest of them.
+    ends = known.searchsorted(rows, side="right")
+    found: npt.NDArray[np.uint32] = last_s[ends - 1]
+    found[known[ends - 1] != rows] = 0
+    for place in (known[np.maximum(ends - 2, 0)] == rows).nonzero()[0]:
+        found[place] = last_s[known.searchsorted(rows[place]) : ends[place]].max()
     return found

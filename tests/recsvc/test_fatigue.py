@@ -11,6 +11,7 @@ from feature_store.artifact import ModelArtifact
 from feature_store.impressions import NO_IMPRESSIONS, Impressions, fold
 from feature_store.schema import EVENT_TYPE_CODES, NO_PREFERENCES, EventType, Preferences
 from feature_store.state import EMPTY_STATE, UserState
+from feature_store.state import add as add_states
 from feature_store.state import fold as fold_state
 from recsvc.engine import recommend
 from recsvc.fatigue import RESTED, read_fatigue
@@ -108,6 +109,44 @@ def test_items_that_this_worker_has_not_heard_of_are_passed_over() -> None:
     assert read_fatigue(shown((N_ALL, 0), times=20), EMPTY_STATE, total, NOW_S) is RESTED
     both = shown((5, 0), (N_ALL + 7, 0), times=20)
     assert read_fatigue(both, EMPTY_STATE, total, NOW_S).rows.tolist() == [5]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5), st.integers(1, 9)), max_size=30),
+    st.lists(
+        st.tuples(
+            st.integers(0, 6),
+            st.sampled_from([EventType.CLICK, EventType.PURCHASE, EventType.REFUND]),
+            st.integers(0, 5 * HOUR),
+        ),
+        max_size=8,
+    ),
+)
+def test_fatigue_is_what_a_plain_loop_says(
+    cells: list[tuple[int, int, int]], events: list[tuple[int, EventType, int]]
+) -> None:
+    now_s = NOW_S // HOUR * HOUR
+    seen, state = NO_IMPRESSIONS, EMPTY_STATE
+    counts = dict.fromkeys(range(7), 0.0)
+    wanted = {
+        row: max(
+            (now_s - ago for at, kind, ago in events if at == row and kind != "refund"), default=0
+        )
+        for row in range(7)
+    }
+    for row, hours_ago, times in cells:
+        at_s = now_s - hours_ago * HOUR
+        columns = (np.full(times, row, dtype=np.uint32), np.full(times, at_s, dtype=np.uint32))
+        seen = fold(seen, *columns)
+        if at_s // HOUR > wanted[row] // HOUR:
+            counts[row] += times * 0.5 ** (hours_ago / (7 * 24))
+    for row, kind, ago in events:
+        state = add_states(state, did(kind, row, ago + NOW_S - now_s))
+    fatigue = read_fatigue(seen, state, np.zeros(N_ALL, dtype=np.float32), now_s)
+    found = np.zeros(7) if not fatigue.weighs else fatigue.log_weights(np.arange(7))
+    expected = [-np.log1p(max(0, counts[row] - 3) / 3) for row in range(7)]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def page(snapshot: Snapshot, state: UserState, seen: Impressions, **asked: Any) -> list[int]:
