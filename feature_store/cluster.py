@@ -241,8 +241,11 @@ class ClusterClient:
 
     def _by_node(self, commands: Sequence[_Placed]) -> dict[str, list[_Placed]]:
         groups: dict[str, list[_Placed]] = {}
-        for one in commands:
-            slot = slot_of(first_key(one[1][0]))
+        found = [first_key(arguments) for _, (arguments, _) in commands]
+        # What has no key, as TIME, is asked where the first key is.
+        anywhere = next((key for key in found if key is not None), keys.SITE_HEAD)
+        for one, key in zip(commands, found, strict=True):
+            slot = slot_of(anywhere if key is None else key)
             try:
                 node = self._cluster.nodes_manager.get_node_from_slot(slot)
             except RedisClusterException as error:
@@ -294,8 +297,10 @@ class _ClusterPipeline(Pipeline):
         )
 
 
-def first_key(arguments: Sequence[Any]) -> str | bytes:
-    """Return the first key of one of the commands that we use."""
+def first_key(arguments: Sequence[Any]) -> str | bytes | None:
+    """Return the first key of one of the commands that we use; ``None`` if it has none."""
+    if len(arguments) == 1:
+        return None
     key: str | bytes = arguments[3] if arguments[0] == "EVALSHA" else arguments[1]
     return key
 

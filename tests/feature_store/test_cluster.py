@@ -232,6 +232,21 @@ async def test_one_write_to_each_node_and_turn(store: Store, cluster: Cluster) -
     await reader.close()
 
 
+async def test_workers_hear_of_each_other(store: Store, cluster: Cluster) -> None:
+    other = await Store.open(cluster.url, TIMEOUT_S)
+    calls = aiter(store.workers.calls())
+    heard = asyncio.ensure_future(anext(calls))
+    await other.workers.announce("w1", 7)
+    assert [(one.worker, one.sequence) for one in await store.workers.all()] == [("w1", 7)]
+    async with asyncio.timeout(10):
+        while not heard.done():
+            await other.workers.call()
+            await asyncio.sleep(0.05)
+    await heard
+    await calls.aclose()  # type: ignore[attr-defined]  # it is a generator
+    await other.close()
+
+
 async def test_archiving_goes_on_over_all_nodes(store: Store, tmp_path: Path) -> None:
     await store.events.append([bought(f"user {n}", n % 5) for n in range(100)])
     archiver = Archiver(store.streams, EventLog(tmp_path))
@@ -279,3 +294,4 @@ def test_every_key_of_one_person_is_in_one_slot() -> None:
     assert len({slot_of(name) for name in names}) == 1
     assert first_key(("EVALSHA", "sha", 2, "k1", "k2", "argument")) == "k1"
     assert first_key(("MGET", "k1", "k2")) == "k1"
+    assert first_key(("TIME",)) is None
