@@ -31,6 +31,10 @@ MAX_FACTS_BYTES = 16_384
 DAY_S = 86_400
 
 
+MadeUp = tuple[UserState, dict[str, Any], Preferences]
+"""State, document and preferences of a persona."""
+
+
 def _check_type(value: EventType) -> EventType:
     if value not in ITEM_EVENTS:
         known = ", ".join(sorted(kind.value for kind in ITEM_EVENTS))
@@ -121,9 +125,7 @@ class PersonaBody(Frozen):
     ]
 
 
-def persona_state(
-    persona: PersonaBody, catalogue: Catalogue, now_s: int
-) -> tuple[UserState, dict[str, Any], Preferences]:
+def persona_state(persona: PersonaBody, catalogue: Catalogue, now_s: int) -> MadeUp:
     """Return a persona as the engine and conditions see a customer.
 
     Parameters

@@ -18,6 +18,8 @@ from recsvc.api.schemas import Document
 from recsvc.checks import FieldError, InvalidRequestError, pointer_to
 from recsvc.linting import lint
 from recsvc.people import document_of
+from recsvc.personas import KIND as PERSONA
+from recsvc.personas import MadeUp, PersonaBody, persona_state
 from recsvc.preview import Pair, Viewer, as_lists, compare, preview, with_rules
 from recsvc.publishing import OUT_OF_FORCE, RULE, rule_of
 from recsvc.requests import RecommendationRequest, load_json
@@ -52,6 +54,7 @@ class PreviewBody(Document):
     ]
     user_ids: Annotated[list[Id], Field(default_factory=list, max_length=MAX_SAMPLE)]
     sample: Annotated[int | None, Field(ge=1, le=MAX_SAMPLE, description="users at random")] = None
+    persona: Annotated[Id | None, Field(description="a made-up customer: `/v1/personas`")] = None
     placement: str = "home"
     context: Annotated[dict[str, str], Field(default_factory=dict)]
     item_ids: Annotated[list[ItemIdField], Field(default_factory=list, max_length=50)]
@@ -154,14 +157,16 @@ async def preview_rules(request: Request, worker: AnyWorker) -> dict[str, Any]:
             FieldError("#/placement", f"there is none such; there are: {known}")
         )
     after = with_rules(snapshot, _with_drafts(worker, snapshot.site.documents, body))
+    persona = None if body.persona is None else _persona(snapshot.site.documents, body.persona)
     question = RecommendationRequest(
         placement=body.placement,
         limit=body.limit,
         item_ids=tuple(body.item_ids),
-        context=body.context,
+        context={**(persona.context if persona else {}), **body.context},
     )
     now_s = int(body.at.timestamp() if body.at else time.time())
-    viewers = await _viewers(worker, body)
+    made_up = persona_state(persona, snapshot.catalogue, now_s) if persona else None
+    viewers = await _viewers(worker, body, made_up)
     pairs: list[Pair] = []
     for start in range(0, len(viewers), SLICE):
         part = viewers[start : start + SLICE]
@@ -252,13 +257,23 @@ def _with_drafts(worker: Worker, site: SiteDocuments, body: PreviewBody) -> Sequ
     return list(rules.values())
 
 
-async def _viewers(worker: Worker, body: PreviewBody) -> list[Viewer]:
+def _persona(site: SiteDocuments, persona_id: str) -> PersonaBody:
+    found = site.get(PERSONA, persona_id)
+    if found is None:
+        raise InvalidRequestError(FieldError("#/persona", "there is none such; see /v1/personas"))
+    return PersonaBody.model_validate(found.body)
+
+
+async def _viewers(worker: Worker, body: PreviewBody, made_up: MadeUp | None) -> list[Viewer]:
     people = [person_of(user_id, None) for user_id in body.user_ids]
     if body.sample:
         people += await worker.store.people.sample(body.sample)
-    if not people:
-        people = [None]
     viewers = []
+    if made_up is not None:
+        state, document, preferences = made_up
+        viewers = [Viewer(str(body.persona), state, preferences, document)]
+    elif not people:
+        people = [None]
     for person in dict.fromkeys(people):
         context = await worker.store.load_context(person, documents=True)
         name = "nobody" if person is None else person.removeprefix("u:")

@@ -76,6 +76,41 @@ def test_what_is_no_persona_is_named(
     assert_problem(client.put(path("checked"), json={**FAMILY, **change}), 422, pointer)
 
 
+def test_a_preview_shows_what_a_persona_would_see(client: httpx.Client) -> None:
+    family = {**FAMILY, "history": [{"type": "purchase", "item_id": "i00003", "days_ago": 40}]}
+    client.put(path("seen"), json=family)
+    exclude = {
+        "type": "exclude",
+        "target": {"field": "item.item_id", "op": "eq", "value": "i00003"},
+    }
+    gold = {"field": "user.loyalty.tier", "op": "eq", "value": "gold"}
+    in_app = {"field": "context.channel", "op": "eq", "value": "app"}
+    active = {"field": "segment", "op": "eq", "value": "stage_active"}
+    happy = {"field": "user.feedback.nps.score", "op": "gte", "value": 9}
+    body = {
+        "rules": [
+            {
+                "name": "R",
+                "placements": ["buy_again"],
+                "when": {"all": [gold, in_app, active, happy]},
+                "action": exclude,
+            }
+        ],
+        "persona": "seen",
+        "placement": "buy_again",
+    }
+    answer = client.post("/v1/rules/preview", json=body)
+    assert answer.status_code == 200, answer.text
+    (lists,) = answer.json()["lists"]
+    assert lists["viewer"] == "seen"
+    assert lists["before"][0]["item_id"] == "i00003"
+    assert [one["item_id"] for one in lists["out"]] == ["i00003"]
+    web = client.post("/v1/rules/preview", json={**body, "context": {"channel": "web"}}).json()
+    assert web["lists"][0]["changed"] is False
+    client.delete(path("seen"))
+    assert_problem(client.post("/v1/rules/preview", json=body), 422, "#/persona")
+
+
 def test_scopes(service: Service) -> None:
     with service.client("marketing:read") as reader:
         assert reader.get("/v1/personas").status_code == 200
