@@ -122,6 +122,7 @@ def recommend(
     query.allowed = allowed
     narrow = (
         request.filter is not None
+        or placement.filter is not None
         or rules.permitted is not None
         or preferences is not NO_PREFERENCES
         or placement.kinds != PRODUCTS
@@ -160,8 +161,9 @@ def allowed_mask(
     allowed = catalogue.showable(query.now_s, placement.kinds, market_of(request.context))
     if snapshot.recalled is not None:
         allowed = allowed & ~snapshot.recalled
-    if request.filter is not None:
-        allowed = allowed & catalogue.mask(request.filter.key, request.filter.expression())
+    for condition in (request.filter, placement.filter):
+        if condition is not None:
+            allowed = allowed & catalogue.mask(condition.key, condition.expression())
     for hidden, column in (
         (preferences.hidden_brands, "brand"),
         (preferences.hidden_categories, "categories"),

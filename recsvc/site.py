@@ -15,6 +15,7 @@ from feature_store.documents import SiteDocuments
 from feature_store.errors import ArtifactError
 from feature_store.files import write_atomically
 from recsvc.needs import NO_NEEDS, Needs, needs_of_pages
+from recsvc.placement_documents import read_placements
 from recsvc.placements import BUILT_IN, Placement
 from recsvc.publishing import live_rules, publication
 from recsvc.recalls import Recall, recalls_of
@@ -78,6 +79,7 @@ def read_site(documents: SiteDocuments, before: Site | None = None) -> Site:
     """
     return Site(
         documents,
+        read_placements(documents),
         recalls=tuple(recalls_of(documents)),
         segments=read_segments(documents),
         needs=needs_of_pages(documents),

@@ -58,6 +58,7 @@ TAGS = [
     {"name": "segments", "description": "Named conditions over people"},
     {"name": "personas", "description": "Made-up customers for preview"},
     {"name": "rules", "description": "The marketers' overrides"},
+    {"name": "placements", "description": "Slots, and what fills them"},
     {"name": "recalls", "description": "What must be gone from everything"},
     {"name": "reports", "description": "What customers said, summed up"},
     {"name": "me", "description": "What customers do for themselves, with a customer token"},

@@ -1,0 +1,216 @@
+"""``/v1/placements``: which slots there are, and what fills each."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from feature_store.conditions import ConditionError
+from feature_store.documents import Document as Stored
+from feature_store.documents import SiteDocuments, Write
+from feature_store.errors import ConflictError, NotFoundError
+from recsvc.api.http import AnyWorker, PathId, field_errors, json_body, secured
+from recsvc.api.openapi import body_of, responses
+from recsvc.api.revisions import etag, expected_revision
+from recsvc.api.rules import READING, by
+from recsvc.api.schemas import Document
+from recsvc.checks import BadValueError, FieldError, InvalidRequestError, check_name
+from recsvc.placement_documents import (
+    KIND,
+    MAX_PLACEMENTS,
+    PlacementBody,
+    body_of_placement,
+)
+from recsvc.placements import BUILT_IN
+from recsvc.publishing import LIVE_RULE
+from recsvc.requests import load_json
+from recsvc.worker import Worker
+
+router = APIRouter(tags=["placements"])
+
+
+class PlacementDocument(PlacementBody):
+    """A slot and what fills it."""
+
+    name: str
+    built_in: bool
+    changed: bool
+    revision: int
+    updated_at: str | None
+    updated_by: str | None
+
+
+class PlacementList(Document):
+    """All slots, by name."""
+
+    placements: list[PlacementDocument]
+
+
+class PlacementDeleted(Document):
+    """What became of the slot."""
+
+    name: str
+    restored: bool
+
+
+BODY: dict[str, Any] = {
+    "title": "For you",
+    "sources": [{"source": "personal", "weight": 4}, {"source": "new", "weight": 1}],
+    "limit": 12,
+    "kinds": ["product"],
+    "diversity": 0.2,
+    "freshness": 0.1,
+    "filter": {"field": "item.price", "op": "lte", "value": 100},
+    "fallback": "popular",
+}
+EXAMPLE: dict[str, Any] = {
+    "name": "home",
+    **BODY,
+    "built_in": True,
+    "changed": True,
+    "revision": 2,
+    "updated_at": "2026-11-22T09:00:00Z",
+    "updated_by": "key:console",
+}
+ERRORS = (401, 403, 404, 422, 500, 503)
+# A change is in force at once: that is publishing.
+WRITING = "marketing:publish"
+
+
+@router.get(
+    "/v1/placements",
+    operation_id="list_placements",
+    summary="All slots",
+    response_model=PlacementList,
+    responses=responses(PlacementList, {"placements": [EXAMPLE]}, 401, 403, 500, 503),
+    **secured(READING),
+)
+async def list_placements(worker: AnyWorker) -> dict[str, Any]:
+    """List the built-in placements, as they are now, and the site's own."""
+    await worker.context(None)
+    return {"placements": [_shown(worker, name) for name in sorted(_placements(worker))]}
+
+
+@router.get(
+    "/v1/placements/{name}",
+    operation_id="get_placement",
+    summary="One slot",
+    response_model=PlacementDocument,
+    responses=responses(PlacementDocument, EXAMPLE, *ERRORS),
+    **secured(READING),
+)
+async def get_placement(response: Response, worker: AnyWorker, name: PathId) -> dict[str, Any]:
+    """Return a placement; its revision is the `ETag`, 0 for a built-in one as it came."""
+    await worker.context(None)
+    if name not in _placements(worker):
+        raise _missing(name)
+    document = _shown(worker, name)
+    response.headers["ETag"] = etag(document["revision"])
+    return document
+
+
+@router.put(
+    "/v1/placements/{name}",
+    operation_id="put_placement",
+    summary="Make or tune a slot",
+    response_model=PlacementDocument,
+    responses=responses(
+        PlacementDocument, EXAMPLE, 400, 401, 403, 404, 409, 412, 413, 415, 422, 500, 503
+    ),
+    **secured(WRITING, extra=body_of(PlacementBody, BODY)),
+)
+async def put_placement(
+    request: Request, response: Response, worker: AnyWorker, name: PathId
+) -> dict[str, Any]:
+    """Say what fills a slot; in the next answer of every worker, built-in ones included."""
+    body = _read(load_json(await json_body(request)), name)
+    seen = expected_revision(request)
+
+    def plan(site: SiteDocuments) -> list[Write]:
+        if site.get(KIND, name) is None and len(site.of_kind(KIND)) >= MAX_PLACEMENTS:
+            raise ConflictError(f"there are {MAX_PLACEMENTS} placements, and no room for more")
+        return [Write(KIND, name, body.model_dump(mode="json"), seen)]
+
+    _, (stored,) = await worker.keeper.change(plan, by(request))
+    response.headers["ETag"] = etag(stored.revision)
+    return _shown(worker, name)
+
+
+@router.delete(
+    "/v1/placements/{name}",
+    operation_id="delete_placement",
+    summary="Delete a slot, or restore a built-in one",
+    response_model=PlacementDeleted,
+    responses=responses(
+        PlacementDeleted,
+        {"name": "home", "restored": True},
+        *(401, 403, 404, 409, 412, 422, 500, 503),
+    ),
+    **secured(WRITING),
+)
+async def delete_placement(request: Request, worker: AnyWorker, name: PathId) -> dict[str, Any]:
+    """Delete a placement that no live rule uses (else 409); a built-in one is as it came."""
+    seen = expected_revision(request)
+
+    def plan(site: SiteDocuments) -> list[Write]:
+        if site.get(KIND, name) is None:
+            if name in BUILT_IN:
+                return []
+            raise _missing(name)
+        if name not in BUILT_IN and (rules := _rules_in(site, name)):
+            raise ConflictError(f"the placement {name!r} is used by {', '.join(rules[:5])}")
+        return [Write(KIND, name, None, seen)]
+
+    await worker.keeper.change(plan, by(request))
+    return {"name": name, "restored": name in BUILT_IN}
+
+
+def _placements(worker: Worker) -> Any:
+    return worker.holder.current.site.placements
+
+
+def _read(value: object, name: str) -> PlacementBody:
+    try:
+        check_name(name)
+    except BadValueError as error:
+        raise InvalidRequestError(FieldError("#/name", error.detail)) from error
+    if isinstance(value, dict):
+        value = {key: part for key, part in value.items() if key not in _ADDED}
+    try:
+        body = PlacementBody.model_validate(value)
+    except ValidationError as error:
+        raise InvalidRequestError(*field_errors(error)) from error
+    try:
+        body.condition()
+    except ConditionError as error:
+        raise InvalidRequestError(FieldError(f"#/filter{error.pointer}", error.detail)) from error
+    return body
+
+
+_ADDED = frozenset({"name", "built_in", "changed", "revision", "updated_at", "updated_by"})
+
+
+def _rules_in(site: SiteDocuments, name: str) -> list[str]:
+    return [
+        f"the rule {one.id!r}"
+        for one in site.of_kind(LIVE_RULE)
+        if one.body is not None and name in one.body["rule"]["placements"]
+    ]
+
+
+def _missing(name: str) -> NotFoundError:
+    return NotFoundError(f"there is no placement {name!r}")
+
+
+def _shown(worker: Worker, name: str) -> dict[str, Any]:
+    site = worker.holder.current.site
+    stored: Stored | None = site.documents.get(KIND, name)
+    return {
+        **body_of_placement(site.placements[name]).model_dump(mode="json"),
+        "name": name,
+        "built_in": name in BUILT_IN,
+        "changed": stored is not None,
+        "revision": stored.revision if stored else 0,
+        "updated_at": stored.updated_at if stored else None,
+        "updated_by": stored.updated_by if stored else None,
+    }
