@@ -5,24 +5,19 @@ before it and on the pins alone. So a short list is the beginning of a longer on
 is continued repeats nothing.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from recsvc.filling import SPARE, Chosen, Stages
+from recsvc.filling import PINNED, Chosen, Portions, Stages
 from recsvc.rules import ActiveRules
 from recsvc.rules.active import Capped, Pinned, Slotted
 from recsvc.sources import Candidates, Query
 
 Mask = npt.NDArray[np.bool_]
-Accepts = Callable[[int], bool]
-
-PINNED = "pinned"
-"""The source of an item that a rule put where it is."""
+Values = Callable[[int], Iterable[Any]]
 
 
 def arrange(
@@ -39,30 +34,26 @@ def arrange(
     taken = _Taken(query, rules.caps)
     pins = place_pins(rules.pins, allowed, taken)
     slots = place_slots(rules.slots, pins)
-    natural = _Stream(stages, allowed, needed)
+    natural = _Stream(stages.portions(allowed, needed), taken)
     streams: dict[str, _Stream] = {}
     chosen: list[Chosen] = []
-    beyond = sorted(position for position in {*pins, *slots} if position > needed)
-    for position in chain(range(1, needed + 1), beyond):
+    for position in sorted({*pins, *slots}):
+        natural.fill(chosen, min(position - 1, needed))
         if len(chosen) == needed:
-            break
-        found: Chosen | None = pins.pop(position, None)
-        if found is None and position in slots:
-            slot = slots[position]
-            stream = streams.get(slot.rule_id)
-            if stream is None:
-                inside = allowed & slot.target.mask(len(allowed))
-                stream = streams[slot.rule_id] = _Stream(stages, inside, len(slot.positions))
-            found = stream.next(taken.is_free)
-            if found is not None:
-                taken.add(found.row)
-                found = found._replace(rule_ids=(slot.rule_id,))
-        if found is None:
-            found = natural.next(taken.is_welcome)
-            if found is not None:
-                taken.add(found.row)
-        if found is not None:
-            chosen.append(found)
+            return chosen
+        pinned = pins.get(position)
+        if pinned is not None:
+            chosen.append(pinned)
+            continue
+        slot = slots[position]
+        stream = streams.get(slot.rule_id)
+        if stream is None:
+            inside = stages.portions_inside(slot.target, allowed, len(slot.positions))
+            stream = streams[slot.rule_id] = _Stream(inside, taken, (slot.rule_id,))
+        before = len(chosen)
+        stream.fill(chosen, before + 1, capped=False)
+        natural.fill(chosen, before + 1)
+    natural.fill(chosen, needed)
     return chosen
 
 
@@ -112,51 +103,61 @@ class _Taken:
     """What is in the list already, and how far that fills the caps."""
 
     def __init__(self, query: Query, caps: Sequence[Capped]) -> None:
-        self._rows: set[int] = set()
-        self._groups = query.snapshot.catalogue.group_codes
-        self._taken_groups: set[int] = set()
-        self._caps = caps
-        self._counts: list[Counter[Any]] = [Counter() for _ in caps]
+        self.rows: set[int] = set()
+        self.groups = query.snapshot.catalogue.group_codes
+        self.taken_groups: set[int] = set()
+        self.caps: list[tuple[Values, int, dict[Any, int]]] = [
+            (cap.values_of, cap.most, {}) for cap in caps
+        ]
 
     def is_free(self, row: int) -> bool:
         """Tell whether neither the item nor another variant of it is in the list."""
-        if row in self._rows:
+        if row in self.rows:
             return False
-        return self._groups is None or self._groups.item(row) not in self._taken_groups
-
-    def is_welcome(self, row: int) -> bool:
-        """Tell whether an item is free, and no cap is reached for it."""
-        return self.is_free(row) and all(
-            counts[value] < cap.most
-            for cap, counts in zip(self._caps, self._counts, strict=True)
-            for value in cap.values_of(row)
-        )
+        return self.groups is None or self.groups.item(row) not in self.taken_groups
 
     def add(self, row: int) -> None:
         """Note that an item is in the list."""
-        self._rows.add(row)
-        if self._groups is not None and (group := self._groups.item(row)) >= 0:
-            self._taken_groups.add(group)
-        for cap, counts in zip(self._caps, self._counts, strict=True):
-            counts.update(cap.values_of(row))
+        self.rows.add(row)
+        if self.groups is not None and (group := self.groups.item(row)) >= 0:
+            self.taken_groups.add(group)
+        for values_of, _, counts in self.caps:
+            for value in values_of(row):
+                counts[value] = counts.get(value, 0) + 1
+
+    def is_capped(self, row: int) -> bool:
+        """Tell whether a cap is reached for an item."""
+        for values_of, most, counts in self.caps:
+            for value in values_of(row):
+                if counts.get(value, 0) >= most:
+                    return True
+        return False
 
 
 class _Stream:
-    """Allowed candidates, best first; what is refused once is not offered again."""
+    """Candidates, best first; what is refused once is not offered again."""
 
-    def __init__(self, stages: Stages, allowed: Mask, n: int) -> None:
-        self._found = self._walk(stages, allowed, n)
+    def __init__(self, portions: Portions, taken: _Taken, rule_ids: tuple[str, ...] = ()) -> None:
+        self._portions, self._taken, self._rule_ids = portions, taken, rule_ids
+        self._candidates: Candidates | None = None
+        self._portion: Iterator[tuple[int, int, float]] = iter(())
 
-    def next(self, accepts: Accepts) -> Chosen | None:
-        """Return the best one that is accepted, or ``None`` at the end."""
-        for chosen in self._found:
-            if accepts(chosen.row):
-                return chosen
-        return None
-
-    @staticmethod
-    def _walk(stages: Stages, allowed: Mask, n: int) -> Iterator[Chosen]:
-        for candidates, may in stages.of(allowed):
-            for portion in candidates.best(may[candidates.rows], n + SPARE):
-                for position, row, score in portion:
-                    yield Chosen(row, score, candidates, position)
+    def fill(self, chosen: list[Chosen], upto: int, *, capped: bool = True) -> None:
+        """Add the best free items, within the caps if asked, until so many are in the list."""
+        if len(chosen) >= upto:
+            return
+        taken, rule_ids = self._taken, self._rule_ids
+        capped = capped and bool(taken.caps)
+        while True:
+            for position, row, score in self._portion:
+                if not taken.is_free(row) or (capped and taken.is_capped(row)):
+                    continue
+                taken.add(row)
+                assert self._candidates is not None
+                chosen.append(Chosen(row, score, self._candidates, position, rule_ids))
+                if len(chosen) == upto:
+                    return
+            found = next(self._portions, None)
+            if found is None:
+                return
+            self._candidates, self._portion = found

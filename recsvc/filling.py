@@ -10,21 +10,27 @@ that may be shown.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from recsvc.diversity import varied
 from recsvc.fatigue import TIRING_SOURCES, Fatigue
+from recsvc.freshness import Freshness
 from recsvc.placements import Placement
 from recsvc.rules import ActiveRules
+from recsvc.rules.targets import Target
 from recsvc.sources import EXACT_ROWS, SOURCES, Candidates, Query, exact, popular, remaining
 
 Mask = npt.NDArray[np.bool_]
 
 SPARE = 12
 """Candidates that are sorted beyond the list's length, for repeated rows and variants."""
+PINNED = "pinned"
+"""The source of an item that a rule put where it is."""
+Portions = Iterator[tuple[Candidates, Iterator[tuple[int, int, float]]]]
+"""Candidates with position, row and score of some of them, best first."""
 WEIGHED = 1_000
 """Of a ranking of everything, so many that may be shown are weighed; the rest follows as it is."""
 
@@ -90,42 +96,135 @@ class Stages:
         *,
         narrow: bool,
     ) -> None:
-        self._query, self._source = query, placement.source
+        self._query, self._source, self._placement = query, placement.source, placement
+        published_s = query.snapshot.catalogue.published_s
+        self._freshness = Freshness(published_s, placement.freshness, query.now_s)
         self._rules, self._fatigue, self._narrow = rules, fatigue, narrow
         self._first: Candidates | None = None
 
-    def of(self, allowed: Mask) -> Iterator[tuple[Candidates, Mask]]:
+    def of(self, allowed: Mask, *, later: bool = False) -> Iterator[tuple[Candidates, Mask]]:
         """Yield candidates, the best source first, and which rows may be shown.
 
         What is buried with weight 0, and after it what the person dislikes, is not forbidden, but
         comes when there is nothing else.
+
+        Parameters
+        ----------
+        allowed : ndarray of bool, shape (n_rows,)
+            What may be shown.
+        later : bool
+            Leave out what retrieval finds, and compare the others by taste alone: that is for one
+            place of a list, and a blend costs a whole request.
         """
-        query, disliked, buried = self._query, self._query.history.disliked, self._rules.last
-        first = allowed
-        if buried is not None:
-            first = allowed & ~buried
-        if len(disliked):
-            first = first.copy()
-            first[disliked] = False
-        few = self._narrow and np.count_nonzero(first) <= EXACT_ROWS
-        if not (few and self._source == "personal"):
-            if self._first is None:
-                self._first = SOURCES[self._source](query)
-            yield self._weighed(self._first, first), first
-        yield self._weighed(exact(query, self._source, first), first), first
+        query, source = self._query, self._source
+        first = self._preferred(allowed)
+        if not later:
+            few = self._narrow and np.count_nonzero(first) <= EXACT_ROWS
+            if not (few and source == "personal"):
+                yield self._retrieved(first), first
+        elif source == "personal":
+            source = "due"
+        yield self._weighed(exact(query, source, first), first), first
         yield self._weighed(popular(query), first), first
         yield self._weighed(remaining(query), first), first
-        if buried is not None:
+        disliked = query.history.disliked
+        if self._rules.last is not None:
             wanted = allowed.copy()
             wanted[disliked] = False
             yield remaining(query), wanted
         if len(disliked):
             yield remaining(query), allowed
 
+    def portions(self, allowed: Mask, n: int) -> Portions:
+        """Yield what may be shown, best first; about `n` will be taken."""
+        placement = self._placement
+        if len(placement.sources) > 1:
+            yield from self._mixed(allowed, n)
+        for stage, (candidates, may) in enumerate(self.of(allowed)):
+            if stage == 0 and placement.diversity:
+                candidates = self._varied(candidates, may, n)  # noqa: PLW2901
+            for portion in candidates.best(may[candidates.rows], n + SPARE):
+                yield candidates, portion
+            if not placement.fallback:
+                return
+
+    def _varied(self, candidates: Candidates, may: Mask, n: int) -> Candidates:
+        return varied(self._query.snapshot, candidates, may, n, self._placement.diversity)
+
+    def _mixed(self, allowed: Mask, n: int) -> Portions:
+        """Yield from several sources in turn, as often from each as its weight says.
+
+        Smooth weighted round-robin: whoever is owed most is next. What stands in two sources is
+        taken once, by whoever comes to it first.
+        """
+        first = self._preferred(allowed)
+        streams: dict[str, Iterator[tuple[Candidates, tuple[int, int, float]]]] = {}
+        weights = {source.name: source.weight for source in self._placement.sources}
+        owed = dict.fromkeys(weights, 0.0)
+        for name in weights:
+            found = self._weighed(SOURCES[name](self._query), first)
+            if self._placement.diversity:
+                found = self._varied(found, first, n)
+            streams[name] = _singly(found, first, n)
+        while streams:
+            for name in streams:
+                owed[name] += weights[name]
+            name = max(streams, key=lambda one: owed[one])
+            entry = next(streams[name], None)
+            if entry is None:
+                del streams[name]
+                continue
+            owed[name] -= sum(weights[one] for one in streams)
+            yield entry[0], iter((entry[1],))
+
+    def portions_inside(self, target: Target, allowed: Mask, n: int) -> Portions:
+        """Yield what may be shown and is in a set of rows, best first."""
+        first = self._preferred(allowed)
+        candidates = self._retrieved(first)
+        may = first[candidates.rows] & target.contains(candidates.rows)
+        for portion in candidates.best(may, n + SPARE):
+            yield candidates, portion
+        # Only if these are not enough: most slots are filled by now.
+        inside = allowed & target.mask(len(allowed))
+        for candidates, mask in self.of(inside, later=True):
+            for portion in candidates.best(mask[candidates.rows], n + SPARE):
+                yield candidates, portion
+
+    def _preferred(self, allowed: Mask) -> Mask:
+        """Return what may be shown without what is buried or disliked."""
+        disliked, buried = self._query.history.disliked, self._rules.last
+        if buried is not None:
+            allowed = allowed & ~buried
+        if len(disliked):
+            allowed = allowed.copy()
+            allowed[disliked] = False
+        return allowed
+
+    def _retrieved(self, may: Mask) -> Candidates:
+        """Return what the placement's own source finds, weighed; computed once."""
+        if self._first is None:
+            self._first = SOURCES[self._source](self._query)
+            if not self._first.is_sorted:
+                self._first = self._weighed(self._first, may)
+        return self._weighed(self._first, may) if self._first.is_sorted else self._first
+
     def _weighed(self, candidates: Candidates, may: Mask) -> Candidates:
+        candidates = weighed(candidates, may, self._freshness)
         if candidates.source in TIRING_SOURCES:
             candidates = weighed(candidates, may, self._fatigue)
         return weighed(candidates, may, self._rules)
+
+
+def _singly(
+    candidates: Candidates, may: Mask, n: int
+) -> Iterator[tuple[Candidates, tuple[int, int, float]]]:
+    """Yield what may be shown, best first, one row once."""
+    seen: set[int] = set()
+    for portion in candidates.best(may[candidates.rows], n + SPARE):
+        for entry in portion:
+            if entry[1] not in seen:
+                seen.add(entry[1])
+                yield candidates, entry
 
 
 def weighed(candidates: Candidates, may: Mask, weights: Weights) -> Candidates:
@@ -136,9 +235,10 @@ def weighed(candidates: Candidates, may: Mask, weights: Weights) -> Candidates:
         return _weighed_ranking(candidates, may, weights)
     logs = weights.log_weights(candidates.rows)
     if candidates.features is not None:
-        return replace(candidates, scores=candidates.scores + logs)
-    factors = np.exp(np.where(candidates.scores > 0, logs, -logs))
-    return replace(candidates, scores=candidates.scores * factors)
+        scores = candidates.scores + logs
+    else:
+        scores = candidates.scores * np.exp(np.where(candidates.scores > 0, logs, -logs))
+    return Candidates(candidates.rows, scores, candidates.source, candidates.features)
 
 
 def _weighed_ranking(candidates: Candidates, may: Mask, weights: Weights) -> Candidates:
@@ -159,9 +259,8 @@ def fill(stages: Stages, query: Query, allowed: Mask, needed: int) -> list[Chose
     taken: set[int] = set()
     groups = query.snapshot.catalogue.group_codes
     taken_groups: set[int] = set()
-    for candidates, may in stages.of(allowed):
-        portions = candidates.best(may[candidates.rows], needed + SPARE)
-        for position, row, score in chain.from_iterable(portions):
+    for candidates, portion in stages.portions(allowed, needed):
+        for position, row, score in portion:
             if row in taken:
                 continue
             if groups is not None and (group := groups.item(row)) >= 0:
@@ -173,3 +272,18 @@ def fill(stages: Stages, query: Query, allowed: Mask, needed: int) -> list[Chose
             if len(chosen) == needed:
                 return chosen
     return chosen
+
+
+def with_rule_ids(chosen: list[Chosen], rules: ActiveRules) -> list[Chosen]:
+    """Name in each item the rules that moved or allowed it; what was pinned was not weighed."""
+    if not rules.names_items:
+        return chosen
+    found = rules.rule_ids_of(np.array([one.row for one in chosen], dtype=np.int64))
+    return [
+        one if not ids else Chosen(*one[:4], one.rule_ids + _shortened(one, ids, rules))
+        for one, ids in zip(chosen, found, strict=True)
+    ]
+
+
+def _shortened(one: Chosen, ids: tuple[str, ...], rules: ActiveRules) -> tuple[str, ...]:
+    return rules.include_ids if one.candidates.source == PINNED else ids

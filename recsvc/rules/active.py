@@ -17,6 +17,8 @@ Mask = npt.NDArray[np.bool_]
 F32 = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.integer]
 
+_REMEMBERED_ROWS = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
@@ -72,16 +74,21 @@ class ActiveRules:
     ) -> None:
         self.entries = tuple(entries)
         self._targets, self._n_rows = targets, catalogue.n_rows
-        self._stack = stack
-        acting = {entry.number for entry in entries}
-        weights = [_weight(one) if one.number in acting else 1.0 for one in boosts]
-        positive = [weight if weight > 0 else 1.0 for weight in weights]
-        self._log_weights = np.log(np.array(positive)).astype(np.float32)
-        self._boost_ids = [one.rule.rule_id if one.number in acting else None for one in boosts]
+        numbers = {entry.number for entry in entries}
+        acting = [at for at, one in enumerate(boosts) if one.number in numbers]
+        weights = [_weight(boosts[at]) for at in acting]
+        self._log_weights = np.log([weight or 1.0 for weight in weights]).astype(np.float32)
+        self._boost_ids = [boosts[at].rule.rule_id for at in acting]
+        # A copy of the columns that act: one lookup then reads no others.
+        self._stack = None if stack is None or not acting else stack[:, acting].copy()
         self.weighs = bool(self._log_weights.any())
         self.pins = tuple(_pins(self.entries, catalogue))
         self.slots = tuple(
-            Slotted(one.rule.rule_id, tuple(one.rule.action.positions), self._target(one))
+            Slotted(
+                one.rule.rule_id,
+                tuple(one.rule.action.positions),
+                self._target(one).as_bits(self._n_rows),
+            )
             for one in self.entries
             if isinstance(one.rule.action, Slot)
         )
@@ -90,7 +97,8 @@ class ActiveRules:
             one.rule.rule_id for one in self.entries if isinstance(one.rule.action, IncludeOnly)
         )
         self.permitted = self._permitted()
-        self.last = self._last(boosts, weights)
+        zero = [boosts[at] for at, weight in zip(acting, weights, strict=True) if weight == 0]
+        self.last = _union([self._target(one) for one in zero], self._n_rows)
 
     def __bool__(self) -> bool:
         return bool(self.entries)
@@ -113,15 +121,18 @@ class ActiveRules:
         found: F32 = inside @ self._log_weights
         return found
 
+    @property
+    def names_items(self) -> bool:
+        """Whether some items carry the ids of rules that did not place them."""
+        return bool(self.include_ids) or self._stack is not None
+
     def rule_ids_of(self, rows: Rows) -> list[tuple[str, ...]]:
         """Return the rules that let each row in or weighed it."""
         found = [self.include_ids] * len(rows)
-        if self._stack is not None and any(self._boost_ids):
-            inside = membership(self._stack, rows)
-            for at, place in zip(*np.nonzero(inside), strict=True):
-                rule_id = self._boost_ids[place]
-                if rule_id is not None:
-                    found[at] = (*found[at], rule_id)
+        if self._stack is not None and len(rows):
+            inside = membership(self._stack, rows).nonzero()
+            for at, place in zip(inside[0].tolist(), inside[1].tolist(), strict=True):
+                found[at] = (*found[at], self._boost_ids[place])
         return found
 
     def removed_by(self, row: int) -> list[str]:
@@ -155,13 +166,6 @@ class ActiveRules:
         if found is not None:
             found.flags.writeable = False
         return found
-
-    def _last(self, boosts: Sequence[Entry], weights: Sequence[float]) -> Mask | None:
-        """Return what is buried with weight 0, or ``None``."""
-        zero = [
-            self._target(one) for one, weight in zip(boosts, weights, strict=True) if weight == 0
-        ]
-        return _union(zero, self._n_rows)
 
 
 def _union(targets: Sequence[Target], n_rows: int) -> Mask | None:
@@ -213,21 +217,27 @@ def _values_of(cap: Cap, catalogue: Catalogue) -> Callable[[int], Iterable[Any]]
         changed = overlay.get(row)
         return column[row] if changed is None else changed[name]
 
-    def brand(row: int) -> Iterable[Any]:
-        value = read(row)
-        return () if value is None else (value,)
+    def values(row: int) -> tuple[Any, ...]:
+        found = read(row)
+        if cap.by == "brand":
+            return () if found is None else (found,)
+        if cap.by == "category":
+            return () if found is None else tuple(found[:1])
+        value = orjson.loads(found or "{}").get(cap.attribute)
+        parts = value if isinstance(value, list) else [] if value is None else [value]
+        return tuple(dict.fromkeys(map(orjson.dumps, parts)))
 
-    def category(row: int) -> Iterable[Any]:
-        paths = read(row)
-        return () if paths is None else list(paths[:1])
+    known: dict[int, tuple[Any, ...]] = {}
 
-    def attribute(row: int) -> Iterable[Any]:
-        value = orjson.loads(read(row) or "{}").get(cap.attribute)
-        if value is None:
-            return ()
-        return [orjson.dumps(part) for part in (value if isinstance(value, list) else [value])]
+    def remembered(row: int) -> tuple[Any, ...]:
+        found = known.get(row)
+        if found is None:
+            if len(known) >= _REMEMBERED_ROWS:
+                known.clear()
+            found = known[row] = values(row)
+        return found
 
-    return {"brand": brand, "category": category, "attribute": attribute}[cap.by]
+    return remembered
 
 
 NO_RULES = ActiveRules((), (), Catalogue.empty())

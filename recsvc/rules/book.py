@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from feature_store.conditions import (
@@ -44,7 +43,7 @@ class Entry:
 
 
 class Shelf:
-    """The rules of one placement, found by one necessary equality of each audience.
+    """The rules of one placement, and its audiences, found by one necessary equality of each.
 
     Parameters
     ----------
@@ -56,39 +55,32 @@ class Shelf:
 
     def __init__(self, entries: Sequence[Entry], audiences: Sequence[Condition]) -> None:
         self.entries = tuple(entries)
-        self._always: list[Entry] = []
-        found: dict[str, dict[Any, list[Entry]]] = {}
-        for entry in entries:
-            needed = None if entry.audience is None else _best_key(audiences[entry.audience])
+        self._always: list[int] = []
+        found: dict[str, dict[Any, list[int]]] = {}
+        for audience in sorted({one.audience for one in entries if one.audience is not None}):
+            needed = _best_key(audiences[audience])
             if needed is None:
-                self._always.append(entry)
+                self._always.append(audience)
                 continue
             field, values = needed
             for value in values:
-                found.setdefault(field, {}).setdefault(value, []).append(entry)
+                found.setdefault(field, {}).setdefault(value, []).append(audience)
         self._by_field = [(_reader(field), by_value) for field, by_value in found.items()]
 
-    def matching(
-        self, scope: Scope, acts: Sequence[bool], audiences: Sequence[Predicate]
-    ) -> tuple[int, ...]:
-        """Return the numbers of the rules that act, in order; each audience is asked once."""
-        answers: dict[int, bool] = {}
-        matched: list[int] = []
-        looked_up: Iterable[Entry] = chain.from_iterable(
-            by_value.get(value, ()) for read, by_value in self._by_field for value in read(scope)
-        )
-        for entry in chain(self._always, looked_up):
-            if not acts[entry.number]:
-                continue
-            audience = entry.audience
-            if audience is not None:
-                answer = answers.get(audience)
-                if answer is None:
-                    answer = answers[audience] = audiences[audience](scope)
-                if not answer:
-                    continue
-            matched.append(entry.number)
-        return tuple(sorted(set(matched))) if self._by_field else tuple(matched)
+    def present(self, scope: Scope, audiences: Sequence[Predicate]) -> tuple[int, ...]:
+        """Return which audiences a scope belongs to; each is asked at most once."""
+        found = [one for one in self._always if audiences[one](scope)]
+        for read, by_value in self._by_field:
+            maybe: set[int] = set()
+            for value in read(scope):
+                maybe.update(by_value.get(value, ()))
+            found += [one for one in sorted(maybe) if audiences[one](scope)]
+        return tuple(found)
+
+    def acting(self, present: Sequence[int], acts: Sequence[bool]) -> list[Entry]:
+        """Return the rules for some audiences, and for everybody, that act now; in order."""
+        wanted = {None, *present}
+        return [one for one in self.entries if one.audience in wanted and acts[one.number]]
 
 
 class Book:

@@ -1,12 +1,33 @@
 """When rules act: from their start to their end, in the weekly windows, to the second."""
 
 from collections.abc import Sequence
+from itertools import count
 from math import inf
+from typing import NamedTuple
 
 from feature_store.conditions import WeeklyWindow
 from recsvc.rules.model import CheckedRule
 
 _PHASES = 8
+
+
+class Phase(NamedTuple):
+    """A time in which the same rules act.
+
+    Parameters
+    ----------
+    since_s, until_s : float
+        Seconds since 1970; `until_s` is exclusive.
+    acts : tuple of bool
+        For each rule, whether it acts.
+    serial : int
+        Name of the phase among those of its clock.
+    """
+
+    since_s: float
+    until_s: float
+    acts: tuple[bool, ...]
+    serial: int
 
 
 class Clock:
@@ -30,22 +51,24 @@ class Clock:
             )
             for rule in rules
         ]
-        self._phases: tuple[tuple[float, float, tuple[bool, ...]], ...] = ()
+        self._phases: tuple[Phase, ...] = ()
+        self._serials = count()
 
     def active(self, now_s: float) -> tuple[bool, ...]:
         """Return for each rule whether it acts at a time in seconds since 1970."""
-        return self._phase(now_s)[2]
+        return self.phase(now_s).acts
 
     def next_change_s(self, now_s: float) -> float:
         """Return the first moment after `now_s` at which something may change; ``inf`` if none.
 
         Nothing has to change then: weekly windows are looked at again once a day at least.
         """
-        return self._phase(now_s)[1]
+        return self.phase(now_s).until_s
 
-    def _phase(self, now_s: float) -> tuple[float, float, tuple[bool, ...]]:
+    def phase(self, now_s: float) -> Phase:
+        """Return the phase in which a time lies."""
         for phase in self._phases:
-            if phase[0] <= now_s < phase[1]:
+            if phase.since_s <= now_s < phase.until_s:
                 return phase
         windows: dict[WeeklyWindow, tuple[bool, float]] = {}
         flags, until_s = [], inf
@@ -61,6 +84,6 @@ class Clock:
                     acts, holds_s = windows[window]
                     until_s = min(until_s, holds_s)
             flags.append(acts)
-        phase = (now_s, until_s, tuple(flags))
+        phase = Phase(now_s, until_s, tuple(flags), next(self._serials))
         self._phases = (phase, *self._phases[: _PHASES - 1])
         return phase

@@ -15,7 +15,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.conditions import Condition, ItemTable, Scope
 from feature_store.item_columns import COLUMNS
 from recsvc.rules.active import NO_RULES, ActiveRules
-from recsvc.rules.book import Book, in_order, same
+from recsvc.rules.book import Book, Entry, in_order, same
 from recsvc.rules.model import Boost, Bury, CheckedRule
 from recsvc.rules.targets import Target, stacked
 
@@ -44,7 +44,7 @@ class CompiledRules:
         self.book, self.catalogue = book, catalogue
         self.targets, self.table = targets, table
         self._stacks: dict[str, npt.NDArray[np.uint8]] = {}
-        self._known: dict[tuple[str, tuple[int, ...]], ActiveRules] = {}
+        self._known: dict[tuple[str, int, tuple[int, ...]], ActiveRules] = {}
         self._most = max(8, _REMEMBERED_BYTES // max(1, catalogue.n_rows))
 
     def following(self, catalogue: Catalogue) -> "CompiledRules":
@@ -78,19 +78,25 @@ class CompiledRules:
             )
         return CompiledRules(self.book, catalogue, targets, self.table)
 
-    def active(self, placement: str, matching: tuple[int, ...]) -> ActiveRules:
-        """Return what some rules of a placement say together; the same set is worked out once."""
-        if not matching:
+    def active(self, placement: str, scope: Scope, now_s: float) -> ActiveRules:
+        """Return the rules that act on a list, put together once for the same audiences."""
+        book = self.book
+        shelf = book.shelf(placement)
+        if not shelf.entries:
             return NO_RULES
-        key = (placement, matching)
+        phase = book.clock.phase(now_s)
+        present = shelf.present(scope, book.predicates)
+        key = (placement, phase.serial, present)
         known = self._known.get(key)
         if known is None:
             if len(self._known) >= self._most:
-                self._known.pop(next(iter(self._known)))
-            known = self._known[key] = self._work_out(placement, matching)
+                self._known = dict(list(self._known.items())[self._most // 2 :])
+            entries = shelf.acting(present, phase.acts)
+            known = self._put_together(placement, entries) if entries else NO_RULES
+            self._known[key] = known
         return known
 
-    def _work_out(self, placement: str, matching: tuple[int, ...]) -> ActiveRules:
+    def _put_together(self, placement: str, entries: Sequence[Entry]) -> ActiveRules:
         boosts = [
             entry
             for entry in self.book.shelf(placement).entries
@@ -100,7 +106,6 @@ class CompiledRules:
         if stack is None and boosts:
             sets = [self.targets[entry.target] for entry in boosts if entry.target is not None]
             stack = self._stacks[placement] = stacked(sets, self.catalogue.n_rows)
-        entries = [self.book.entries[number] for number in matching]
         return ActiveRules(entries, self.targets, self.catalogue, boosts, stack)
 
 
@@ -183,11 +188,7 @@ def applicable(compiled: CompiledRules, placement: str, scope: Scope, now_s: flo
     now_s : float
         Seconds since 1970.
     """
-    shelf = compiled.book.shelf(placement)
-    if not shelf.entries:
-        return NO_RULES
-    acts = compiled.book.clock.active(now_s)
-    return compiled.active(placement, shelf.matching(scope, acts, compiled.book.predicates))
+    return compiled.active(placement, scope, now_s)
 
 
 NOTHING = compile_rules((), Catalogue.empty())

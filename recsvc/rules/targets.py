@@ -36,6 +36,12 @@ class Target:
             return cls(None, rows)
         return cls(np.packbits(mask), rows[:0])
 
+    def as_bits(self, n_rows: int) -> "Target":
+        """Return the same set as bits, which are looked up four times as fast."""
+        if self.bits is not None:
+            return self
+        return Target(np.packbits(self.mask(n_rows)), self.rows[:0])
+
     def mask(self, n_rows: int) -> Mask:
         """Return the mask over so many rows; a new array."""
         found = np.zeros(n_rows, dtype=bool)
