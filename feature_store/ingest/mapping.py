@@ -95,6 +95,23 @@ ITEM_FIELDS: dict[str, tuple[str, ...]] = {
 """Fields of an item, with other names that columns of them commonly have."""
 
 ATTRIBUTE = "attributes."
+EXTERNAL_ID = "external_ids."
+
+USER_FIELDS: dict[str, tuple[str, ...]] = {
+    "user_id": EVENT_FIELDS["user_id"] + ("id",),
+    "loyalty.program": ("program",),
+    "loyalty.tier": ("tier",),
+    "loyalty.points": ("points",),
+    "attributes": (),
+}
+"""Fields of a user, with other names that columns of them commonly have."""
+
+
+def _prefixes(fields: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return how fields begin that have a name of their own behind that."""
+    if fields is USER_FIELDS:
+        return ATTRIBUTE, EXTERNAL_ID
+    return (ATTRIBUTE,) if fields is ITEM_FIELDS else ()
 
 
 def parse_map(text: str, fields: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -105,7 +122,8 @@ def parse_map(text: str, fields: Mapping[str, Sequence[str]]) -> dict[str, str]:
     text : str
         As given to ``--map``; a column's name may hold ``=`` but no comma.
     fields : mapping
-        The fields that there are; ``attributes.X`` is one too if the others are those of items.
+        The fields that there are; ``attributes.X`` is one too if the others are those of items,
+        ``external_ids.X`` if they are those of users.
 
     Returns
     -------
@@ -123,9 +141,10 @@ def parse_map(text: str, fields: Mapping[str, Sequence[str]]) -> dict[str, str]:
         field, column = field.strip(), column.strip()
         if not equals or not column:
             raise UserError(f"--map takes field=COLUMN pairs, separated by commas; not {part!r}")
-        attribute = fields is ITEM_FIELDS and field.startswith(ATTRIBUTE) and field != ATTRIBUTE
-        if field not in fields and not attribute:
-            also = " and attributes.NAME" if fields is ITEM_FIELDS else ""
+        prefixes = _prefixes(fields)
+        named = field.startswith(prefixes) and field not in prefixes
+        if field not in fields and not named:
+            also = "".join(f" and {prefix}NAME" for prefix in prefixes)
             raise UserError(
                 f"--map: there is no field {field!r}{_suggest(field, fields)}; "
                 f"the fields are {', '.join(fields)}{also}"
@@ -151,7 +170,7 @@ def resolve(
     columns : sequence of str
         Columns of the file.
     fields : mapping
-        Fields with their synonyms: `EVENT_FIELDS` or `ITEM_FIELDS`.
+        Fields with their synonyms: `EVENT_FIELDS`, `ITEM_FIELDS` or `USER_FIELDS`.
     source : str
         Name of the file, for messages.
 
@@ -181,13 +200,13 @@ def resolve(
             if name in free:
                 mapping[field] = free.pop(name)
                 break
-    if fields is ITEM_FIELDS:
-        taken = set(mapping.values())
-        mapping |= {
-            column: column
-            for column in columns
-            if column.startswith(ATTRIBUTE) and column not in taken and column not in mapping
-        }
+    taken = set(mapping.values())
+    prefixes = _prefixes(fields)
+    mapping |= {
+        column: column
+        for column in columns
+        if column.startswith(prefixes) and column not in taken and column not in mapping
+    }
     return mapping
 
 

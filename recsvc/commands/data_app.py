@@ -1,4 +1,4 @@
-"""``recsvc archive``, ``rebuild``, ``backup`` and ``restore``, as the command line shows them."""
+"""``recsvc archive``, ``rebuild``, ``backup``, ``restore`` and ``export`` on the command line."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,8 @@ from recsvc.commands.options import Json
 
 # Each command imports what it needs, so that `recsvc --help` is there at once.
 data_app = typer.Typer()
+export_app = typer.Typer(help="Write what is kept into files.", no_args_is_help=True)
+data_app.add_typer(export_app, name="export")
 
 Force = Annotated[
     bool,
@@ -85,3 +87,19 @@ def restore(folder: BackupFolder, force: Force = False, as_json: Json = False) -
     from recsvc.commands import backup as command  # noqa: PLC0415
 
     command.run_restore(settings(), folder, force=force, as_json=as_json)
+
+
+@export_app.command("users")
+def export_users(
+    out: Annotated[Path, typer.Option("--out", help="A file of JSON lines.")],
+    as_json: Json = False,
+) -> None:
+    """Write the profiles of all users, as `recsvc import users` reads them.
+
+    \b
+    Examples:
+      recsvc export users --out users.jsonl
+    """  # noqa: D301
+    from recsvc.commands import importing_users  # noqa: PLC0415
+
+    importing_users.export(settings(), out, as_json=as_json)

@@ -146,3 +146,41 @@ def import_items(  # noqa: PLR0913, PLR0917 - a command has as many options as i
         importing_items.dry_run(known, files, options, as_json=as_json)
     else:
         importing_items.run(known, files, options, as_json=as_json)
+
+
+@import_app.command("users")
+def import_users(  # noqa: PLR0917
+    source: SourceFile,
+    form: Format = None,
+    columns: Map = "",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave as it is what the files do not say of a user.")
+    ] = False,
+    text: Annotated[
+        str, typer.Option("--text", help="Attributes that stay text though they look like numbers.")
+    ] = "",
+    dry_run: DryRun = False,
+    rejects: Rejects = None,
+    as_json: Json = False,
+) -> None:
+    """Import what you know of your customers.
+
+    Fields: user_id loyalty.program loyalty.tier loyalty.points
+    attributes.ANYTHING external_ids.ANYTHING. Every other column becomes an
+    attribute of its name: a number or true/false if all of its values are.
+    The profile of a user that is there already is replaced.
+
+    \b
+    Examples:
+      recsvc import users customers.csv --dry-run
+      recsvc import users crm.parquet --map user_id=customer_no,external_ids.crm=contact_id
+      recsvc import users points.csv --partial
+    """  # noqa: D301
+    from recsvc.commands import importing, importing_users  # noqa: PLC0415 - help need not wait
+
+    files = importing.FileOptions(source, form, columns, "UTC", None, rejects)
+    options = importing_users.user_options(text, partial=partial)
+    if dry_run:
+        importing_users.dry_run(files, options, as_json=as_json)
+    else:
+        importing_users.run(settings(), files, options, as_json=as_json)

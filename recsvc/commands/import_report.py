@@ -7,6 +7,7 @@ from feature_store.ingest.comparison import ItemChanges
 from feature_store.ingest.items import ItemSummary
 from feature_store.ingest.profile import FileProfile
 from feature_store.ingest.summary import ImportSummary
+from feature_store.ingest.users import UserSummary
 from recsvc.commands.output import note, say, stdout, table
 
 _LONGEST_SHOWN = 24
@@ -25,6 +26,10 @@ def show_rows(summary: ImportSummary, what: str) -> None:
         say(f"{'to':24}{summary.last_at:%Y-%m-%d %H:%M:%S} UTC")
     if isinstance(summary, ItemSummary):
         show_changes(summary.changes)
+    if isinstance(summary, UserSummary):
+        show_counts([("changed", summary.changed), ("unchanged", summary.unchanged)])
+        for name, kind in summary.types.items():
+            say(f"  {name:22}{kind:>14}")
     say(f"{'time':24}{summary.seconds:>12.1f} s   ({summary.rows_per_s:,.0f} rows/s)")
     if summary.rejects_file is not None:
         say(f"The rejected rows and why: {summary.rejects_file}")
