@@ -384,6 +384,7 @@ def exact(query: Query, source: str, allowed: Mask) -> Candidates:
 
 
 SOURCES: dict[str, Callable[[Query], Candidates]] = {
+    "popular": popular,
     "personal": personal,
     "similar": similar,
     "together": together,
