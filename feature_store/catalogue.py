@@ -7,6 +7,7 @@ overlay.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -35,6 +36,8 @@ __all__ = ["Catalogue", "hash_ids", "id_hash"]
 class Catalogue:
     """All items, immutable; a change makes a new one that shares the columns.
 
+    `folder` is where its files are, or ``None`` if it has none.
+
     Parameters
     ----------
     frame : DataFrame
@@ -59,6 +62,7 @@ class Catalogue:
         self.frame = frame
         self._words = words
         self.n_rows = frame.height
+        self.folder: Path | None = None
         self.overlay: Mapping[int, dict[str, Any]] = {}
         self._hashes = hashes
         self._hash_rows = hash_rows
@@ -82,6 +86,21 @@ class Catalogue:
         frame = as_catalogue_frame(pl.DataFrame({"item_id": pl.Series(item_ids, dtype=pl.String)}))
         frame = frame.with_columns(listed=pl.lit(value=False))
         return cls(frame, *hash_ids(frame["item_id"]))
+
+    @property
+    def base(self) -> "Catalogue":
+        """The catalogue without what lies over its frame."""
+        if not self.overlay and self.n_rows == self.frame.height:
+            return self
+        base = Catalogue(self.frame, self._hashes, self._hash_rows, self._derived, self._words)
+        base.folder = self.folder
+        return base
+
+    def changed_since(self, before: "Catalogue") -> I64:
+        """Return the rows, ascending, in which this differs from an earlier state of it."""
+        known = before.overlay
+        rows = [row for row, columns in self.overlay.items() if known.get(row) is not columns]
+        return np.sort(np.array(rows, dtype=np.int64))
 
     # --- changes ------------------------------------------------------------------------------
 
@@ -110,6 +129,7 @@ class Catalogue:
         # Nothing refers to the old one: a chain of parents would keep every version alive.
         new = Catalogue(self.frame, self._hashes, self._hash_rows, self._derived, self._words)
         new.n_rows = n_rows
+        new.folder = self.folder
         new.overlay = {**self.overlay, **changed}
         added = {columns["item_id"]: row for row, columns in changed.items()}
         new._overlay_rows = {**self._overlay_rows, **added}

@@ -237,6 +237,7 @@ def _opened(folder: Path, *, verify: bool) -> CatalogueFile:
         derived_columns.load(folder),
         _mapped(folder / _WORDS).to_series(),
     )
+    catalogue.folder = folder
     return CatalogueFile(folder.name, sequence, catalogue, int(manifest["log_start"]))
 
 

@@ -2,14 +2,22 @@
 
 import mmap
 import os
+import secrets
+import shutil
 import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
+
+from feature_store.files import locked, make_folder, sha256_of, write_json
 
 Array = npt.NDArray[Any]
+KEPT_FOLDERS = 4
+_MANIFEST = "manifest.json"
 
 
 class MappedArray:
@@ -59,3 +67,62 @@ class MappedArray:
         memory = mmap.mmap(self._descriptor, 0, access=access)
         count = int(np.prod(self.shape, dtype=np.int64))
         return np.frombuffer(memory, self.dtype, count, self._offset).reshape(self.shape)
+
+
+def shared(folder: Path, compute: Callable[[], Mapping[str, Array]]) -> dict[str, MappedArray]:
+    """Return arrays that one process computes and all of them map.
+
+    Parameters
+    ----------
+    folder : Path
+        Names what is computed, beside others of its kind; the oldest of those are removed. It is
+        made again if it is missing or damaged: nothing is lost with it.
+    compute : callable
+        Called in the first process that asks; the others wait for it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    known = _mapped(folder)
+    if known is not None:
+        return known
+    with locked(make_folder(folder.parent) / ".lock"):
+        known = _mapped(folder)
+        if known is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            _write(folder, compute())
+            _prune(folder)
+            known = _mapped(folder)
+    if known is None:
+        raise OSError(f"{folder} cannot be read again")
+    return known
+
+
+def _write(folder: Path, arrays: Mapping[str, Array]) -> None:
+    partial = make_folder(folder.with_name(f".{secrets.token_hex(4)}.partial"))
+    for name, array in arrays.items():
+        np.save(partial / f"{name}.npy", array)
+    digests = {name: sha256_of(partial / f"{name}.npy") for name in arrays}
+    write_json(partial / _MANIFEST, digests)
+    partial.rename(folder)
+
+
+def _mapped(folder: Path) -> dict[str, MappedArray] | None:
+    try:
+        digests: dict[str, str] = orjson.loads((folder / _MANIFEST).read_bytes())
+        if any(sha256_of(folder / f"{name}.npy") != said for name, said in digests.items()):
+            return None
+        return {name: MappedArray(folder / f"{name}.npy") for name in digests}
+    except (OSError, ValueError):
+        return None
+
+
+def _prune(newest: Path) -> None:
+    """Remove what killed writers left, and the oldest; a mapped file lives on unnamed."""
+    folders = [one for one in newest.parent.iterdir() if one.is_dir() and one != newest]
+    folders.sort(key=lambda one: one.stat().st_mtime_ns, reverse=True)
+    for at, folder in enumerate(folders):
+        if at >= KEPT_FOLDERS - 1 or folder.name.endswith(".partial"):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -59,7 +59,7 @@ def knowledge_of(artifact: ModelArtifact | None) -> Knowledge:
     return Knowledge(int(train.get("catalogue_rows", _NEVER_S)), newest_s)
 
 
-def arrival_s(catalogue: Catalogue, known: Knowledge) -> I64:
+def arrival_s(catalogue: Catalogue, known: Knowledge, rows: I64 | None = None) -> I64:
     """Return when each row was published, or else that it came after training; 0 for neither.
 
     Parameters
@@ -68,18 +68,25 @@ def arrival_s(catalogue: Catalogue, known: Knowledge) -> I64:
         All items.
     known : Knowledge
         Of the model.
+    rows : ndarray of int64, optional
+        Catalogue rows that are asked for; all of them if not given.
 
     Returns
     -------
-    ndarray of int64, shape (n_rows,)
+    ndarray of int64, shape (n_rows,) or that of `rows`
         Seconds since 1970. Rows that came after training without saying when they were published
         count as published right after the model's newest event.
     """
+    listed = catalogue.mask("listed", pl.col("listed"))
+    after_s = min(known.newest_s, _NEVER_S) + 1
+    if rows is not None:
+        said_s = catalogue.published_s[rows]
+        late = (rows >= known.n_rows) & listed[rows] & (said_s == 0)
+        return np.where(late, after_s, said_s)
     since_s = catalogue.published_s.astype(np.int64)
     first = min(known.n_rows, catalogue.n_rows)
-    late = since_s[first:]
-    listed = catalogue.mask("listed", pl.col("listed"))[first:]
-    late[listed & (late == 0)] = min(known.newest_s, _NEVER_S) + 1
+    rest = since_s[first:]
+    rest[listed[first:] & (rest == 0)] = after_s
     return since_s
 
 

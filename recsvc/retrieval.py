@@ -2,8 +2,8 @@
 
 import copy
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import faiss
@@ -14,8 +14,10 @@ from feature_store.artifact import ModelArtifact
 from feature_store.catalogue import Catalogue
 from feature_store.errors import ArtifactError
 from feature_store.fold_in import FoldIn
-from feature_store.signals import DAY_S, FEATURES
-from recsvc.cold_items import ColdItems, arrival_s, knowledge_of, no_cold_items, place
+from feature_store.mapped import MappedArray
+from feature_store.signals import FEATURES
+from recsvc.cold_items import ColdItems, no_cold_items, place
+from recsvc.join import Join
 from recsvc.kinds import KindView, view_of
 from recsvc.placements import BUILT_IN, PRODUCTS
 from recsvc.topics import Topics, topics_of
@@ -123,7 +125,7 @@ class _SearchScratch:
         self.pointers = (pointer(self.query), k, pointer(self.distances), pointer(self.labels))
 
 
-class JoinedModel:
+class JoinedModel(Join):
     """A model whose rows are joined to catalogue rows; immutable.
 
     Parameters
@@ -133,27 +135,23 @@ class JoinedModel:
         catalogue.
     catalogue : Catalogue
         What the model's item ids are looked up in.
+    files : mapping of str to MappedArray, optional
+        What another process has computed for the same two (``Join``).
     """
 
-    def __init__(self, artifact: ModelArtifact | None, catalogue: Catalogue) -> None:
-        self.artifact = artifact
+    def __init__(
+        self,
+        artifact: ModelArtifact | None,
+        catalogue: Catalogue,
+        files: Mapping[str, MappedArray] | None = None,
+    ) -> None:
+        super().__init__(artifact, catalogue, files)
         self.version = artifact.version if artifact else ""
-        n_items = artifact.n_items if artifact else 0
-        arrays = artifact.arrays if artifact else {}
-        # A view without numpy's memmap class, which slows every indexing operation.
-        self.arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        self.n_items = n_items
-        ids = artifact.item_ids.to_pylist() if artifact else []
-        self.catalogue_rows: I32 = catalogue.rows(ids)
-        self.model_rows: I32 = np.full(catalogue.n_rows, -1, dtype=np.int32)
-        known = self.catalogue_rows >= 0
-        self.model_rows[self.catalogue_rows[known]] = np.flatnonzero(known)
-        self._knowledge = knowledge_of(artifact)
         self.cold = self._placed(catalogue, None)
         self._views: dict[frozenset[str], KindView] = {}
         self._topics: dict[frozenset[str], Topics | None] = {}
         self._see(catalogue)
-        self.index = Index(artifact) if artifact and n_items else None
+        self.index = Index(artifact) if artifact and self.n_items else None
         self.fold_in = self._fold_in()
         self.weights: F32 = self._blend_weights()
         self.topic_weights: F32 = np.array(
@@ -166,9 +164,11 @@ class JoinedModel:
 
     def _see(self, catalogue: Catalogue) -> None:
         """Take from the catalogue what scores depend on."""
-        self._catalogue = catalogue
+        codes = getattr(self, "category_codes", None)
         self.category_codes = catalogue.category_codes
         self.department_codes = catalogue.department_codes
+        if codes is not None and np.may_share_memory(codes, self.category_codes):
+            return
         popularity = self.by_catalogue_row("popularity", 0.0)
         share = np.bincount(self.category_codes, popularity, minlength=1).astype(np.float32)
         self.category_share: F32 = share + np.float32(1e-6)
@@ -259,15 +259,8 @@ class JoinedModel:
 
         `catalogue` is this one's catalogue with changes: known rows keep their ids.
         """
-        if (self.catalogue_rows < 0).any():
-            return JoinedModel(self.artifact, catalogue)
         joined = copy.copy(self)
-        n_new = catalogue.n_rows - len(self.model_rows)
-        joined.model_rows = np.append(self.model_rows, np.full(n_new, -1, dtype=np.int32))
-        joined.__dict__.pop("newest", None)
-        joined.__dict__.pop("recent", None)
-        new_rows = np.arange(len(self.model_rows), catalogue.n_rows, dtype=np.int32)
-        joined.__dict__["by_popularity"] = np.append(self.by_popularity, new_rows)
+        joined.follow(catalogue)
         joined._see(catalogue)  # noqa: SLF001 (another instance of this class)
         joined.cold = joined._placed(catalogue, self.cold)  # noqa: SLF001
         joined._views, joined._topics = {}, {}  # noqa: SLF001
@@ -281,117 +274,9 @@ class JoinedModel:
         rows: I32 = self.model_rows[catalogue_rows]
         return rows
 
-    def lookup(self, name: str, model_rows: I32, default: float) -> F32:
-        """Return an array's values at model rows, and `default` at unknown ones (-1)."""
-        if self.n_items == 0:
-            return np.full(len(model_rows), default, dtype=np.float32)
-        values: F32 = self.arrays[name][model_rows]
-        return np.where(model_rows >= 0, values, np.float32(default))
-
-    @cached_property
-    def constants(self) -> F32:
-        """What features take from the model, shape (n_items + 1, 4).
-
-        Columns: growth, log of recent popularity, logit of the repeat rate, repeat interval in
-        seconds (``features.personal_features`` has the formulas). The last row, where -1
-        points, is of an item that the model does not know.
-        """
-        result = np.zeros((self.n_items + 1, 4), dtype=np.float32)
-        prior = self._prior()
-        recent = np.append(self.arrays["popularity_recent"], 0) if self.n_items else np.zeros(1)
-        overall = np.append(self.arrays["popularity"], 0) if self.n_items else np.zeros(1)
-        rate = np.full(self.n_items + 1, prior[0])
-        interval_s = np.full(self.n_items + 1, prior[1])
-        if self.n_items:
-            rate[:-1] = self.arrays["repeat_rate"]
-            interval_s[:-1] = self.arrays["repeat_interval_s"]
-        rate = np.clip(rate, 1e-4, 1 - 1e-4)
-        result[:, 0] = np.log(recent + 1e-5) - np.log(overall + 1e-5)
-        result[:, 1] = np.log(recent + 1e-6)
-        result[:, 2] = np.log(rate / (1 - rate))
-        result[:, 3] = np.maximum(interval_s, 3_600)
-        return result
-
-    def _prior(self) -> tuple[float, float]:
-        """Return repeat rate and interval in seconds of an item of which nothing is known."""
-        config = self.artifact.manifest["config"] if self.artifact else {}
-        return (
-            float(config.get("repeat_rate_prior", 0.1)),
-            float(config.get("repeat_interval_prior_s", 30 * DAY_S)),
-        )
-
     def warm_up(self) -> None:
         """Compute what the first request would have to wait for."""
         _ = self.popular, self.trending, self.newest, self.by_popularity, self.norms, self.constants
         if self.n_items:
             for placement in BUILT_IN.values():
                 _ = self.view(placement.kinds), self.topics(placement.kinds)
-
-    def by_catalogue_row(self, name: str, default: float) -> F32:
-        """Return an array of shape (n_items,) as one of shape (n_rows,).
-
-        Parameters
-        ----------
-        name : str
-            A key of ``artifact.ARRAYS``.
-        default : float
-            Value of the rows that the model does not know.
-        """
-        result = np.full(len(self.model_rows), default, dtype=np.float32)
-        known = self.catalogue_rows >= 0
-        if self.n_items:
-            result[self.catalogue_rows[known]] = self.arrays[name][known]
-        return result
-
-    def _order(self, name: str) -> I32:
-        values = self.by_catalogue_row(name, 0.0)
-        order = np.argsort(-values, kind="stable").astype(np.int32)
-        return order[: int(np.count_nonzero(values > 0))]
-
-    @cached_property
-    def recent(self) -> F32:
-        """Share of each catalogue row in what was bought lately, shape (n_rows,)."""
-        return self.by_catalogue_row("popularity_recent", 0.0)
-
-    @cached_property
-    def popular(self) -> I32:
-        """Catalogue rows that were bought lately, most bought first."""
-        return self._order("popularity_recent")
-
-    @cached_property
-    def trending(self) -> I32:
-        """Catalogue rows whose sales grow, fastest first."""
-        return self._order("trending")
-
-    @cached_property
-    def newest(self) -> I32:
-        """Catalogue rows by publication, or else by first purchase, newest first.
-
-        What came after training is newer than all that was bought before; of such items the last
-        one comes first.
-        """
-        since_s = np.zeros(len(self.model_rows), dtype=np.int64)
-        known = self.catalogue_rows >= 0
-        if self.n_items:
-            since_s[self.catalogue_rows[known]] = self.arrays["first_seen_s"][known]
-        arrived_s = arrival_s(self._catalogue, self._knowledge)
-        said = (self._catalogue.published_s > 0) | (since_s == 0)
-        since_s = np.where(said, arrived_s, since_s)
-        rows = np.arange(len(since_s))
-        order = np.lexsort((np.where(rows < self._knowledge.n_rows, rows, -rows), -since_s))
-        return order.astype(np.int32)[: int(np.count_nonzero(since_s > 0))]
-
-    @cached_property
-    def norms(self) -> F32:
-        """Lengths of the item factors, shape (n_items,); at least a little above 0."""
-        if self.n_items == 0:
-            return np.zeros(0, dtype=np.float32)
-        lengths: F32 = np.linalg.norm(self.arrays["item_factors"], axis=1)
-        return np.maximum(lengths, np.float32(1e-9))
-
-    @cached_property
-    def by_popularity(self) -> I32:
-        """All catalogue rows: by recent, then by overall popularity, then by row."""
-        recent = self.recent
-        overall = self.by_catalogue_row("popularity", 0.0)
-        return np.lexsort((-overall, -recent)).astype(np.int32)

@@ -21,6 +21,7 @@ from feature_store.registry import ModelRegistry
 from recsvc.recalls import recalled_mask
 from recsvc.retrieval import JoinedModel
 from recsvc.rules import NOTHING, CompiledRules, compile_rules
+from recsvc.shared_join import joined
 from recsvc.site import Site, SiteFile, read_site
 
 
@@ -109,7 +110,7 @@ class SnapshotHolder:
         known = self._site_file.load()
         self.site_known = known is not None
         self.site = read_site(known or SiteDocuments())
-        model = JoinedModel(self._artifact, self._file.catalogue)
+        model = joined(self._artifact, self._file.catalogue)
         model.warm_up()
         rules = compile_rules(self.site.rules.values(), self._file.catalogue)
         self.current = self._snapshot(self._file.catalogue, model, rules)
@@ -159,7 +160,7 @@ class SnapshotHolder:
             catalogue = self.current.catalogue
         if file is not self._file:
             catalogue = file.catalogue.after(before)
-        model = JoinedModel(artifact, catalogue)
+        model = joined(artifact, catalogue)
         model.warm_up()
         with self._lock:
             changes = self._changes_after(file)
