@@ -290,14 +290,19 @@ def merged_frame(
     rows : sequence of int
         The row of each; a row beyond the catalogue makes it longer.
     reserved : mapping of int to str, optional
-        Rows and ids of items of which nothing else may be known.
+        Rows and ids of items of which nothing else may be known; what is known counts.
 
     Returns
     -------
     DataFrame
         ``item_columns.COLUMNS``, in row order, holes included.
     """
-    stubs = dict(reserved or {})
+    present = catalogue.frame["item_id"].is_not_null().to_numpy()
+    stubs = {
+        row: item_id
+        for row, item_id in (reserved or {}).items()
+        if row >= len(present) or not present[row]
+    }
     ids = pl.DataFrame({"item_id": pl.Series(list(stubs.values()), dtype=pl.String)})
     layers = [
         (ids.with_columns(listed=pl.lit(value=False)), list(stubs)),
