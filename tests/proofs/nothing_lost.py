@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,7 +34,9 @@ from feature_store.schema import EVENT_TYPE_CODES, EventType
 from feature_store.store import Store
 from tests.recsvc.api.service import Service, Shop, make_shop
 
-KINDS = ("purchase", "view", "add_to_cart", "like", "impression")
+KINDS = ("purchase", "view", "add_to_cart", "like", "impression", "survey")
+NPS_ROW = 0xFFFF_0000
+"""What a score of 0 has instead of an item's row; written here, not asked of the program."""
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 GIVE_UP_S = 120.0
 
@@ -76,11 +78,15 @@ def event(number: int) -> dict[str, Any]:
     whose = {"user_id": f"u{rng.randrange(2_000)}"}
     if rng.random() < 0.2:
         whose = {"anonymous_id": f"v{rng.randrange(500)}"}
+    kind = KINDS[rng.randrange(len(KINDS))]
+    about: dict[str, Any] = {"item_id": f"item-{rng.randrange(3_000)}"}
+    if kind == "survey":
+        about = {"instrument": "nps", "score": rng.randrange(11)}
     return {
         "event_id": f"e{number}",
-        "type": KINDS[rng.randrange(len(KINDS))],
-        "item_id": f"item-{rng.randrange(3_000)}",
+        "type": kind,
         "timestamp": (FIRST + timedelta(seconds=rng.randrange(5 * 86_400))).isoformat(),
+        **about,
         **whose,
     }
 
@@ -136,12 +142,20 @@ def kill_now_and_then(
     stop: threading.Event,
     killed: Counter[str],
     pause_s: tuple[float, float],
+    acknowledged: Callable[[], int],
 ) -> None:
-    """Kill a worker or the server every few seconds; the server is started again."""
-    rng = random.Random(7)
+    """Kill a worker or the server every few seconds; the server is started again.
+
+    Nobody is killed before something was acknowledged again: on a busy machine a worker would die
+    before it is ready, every time.
+    """
+    rng, before = random.Random(7), 0
     parent = psutil.Process(service.process.pid)
     with contextlib.ExitStack() as servers:
         while not stop.wait(rng.uniform(*pause_s)):
+            if acknowledged() == before:
+                continue
+            before = acknowledged()
             if killed["worker"] <= killed["server"]:
                 with contextlib.suppress(psutil.NoSuchProcess, IndexError):
                     rng.choice(_workers(parent)).kill()
@@ -181,7 +195,11 @@ def _write(
     stop = threading.Event()
     # A worker that dies young is given ever longer pauses, up to 30 s: a long run must not starve.
     pause_s = (0.8, 3.0) if outcome.events <= 50_000 else (5.0, 20.0)
-    arguments = (service, server_folder, stop, outcome.killed, pause_s)
+
+    def acknowledged() -> int:
+        return sum(writer.acknowledged for writer in writers)
+
+    arguments = (service, server_folder, stop, outcome.killed, pause_s, acknowledged)
     killer = threading.Thread(target=kill_now_and_then, args=arguments, daemon=True)
     for thread in (*writers, killer):
         thread.start()
@@ -191,7 +209,7 @@ def _write(
     killer.join()
     errors = [writer.error for writer in writers if writer.error]
     assert not errors, errors
-    assert sum(writer.acknowledged for writer in writers) == outcome.events
+    assert acknowledged() == outcome.events
     outcome.retries = sum(writer.retries for writer in writers)
 
 
@@ -208,6 +226,8 @@ async def _verify(shop: Shop, url: str, outcome: Outcome) -> None:
         server: Any = store._redis
         row_of = await server.hgetall(keys.CATALOGUE_IDS)
         items = {int(row): item.decode() for item, row in row_of.items()}
+        items |= {NPS_ROW + score: f"nps {score}" for score in range(11)}
+        shown = impressions(outcome.events)
         for person, facts in expected(outcome.events):
             state = await store.load_state(person)
             columns = (state.rows, state.types, state.counts, state.first_s, state.last_s)
@@ -217,8 +237,11 @@ async def _verify(shop: Shop, url: str, outcome: Outcome) -> None:
                     *(column.tolist() for column in columns), strict=True
                 )
             }
+            seen = await store.load_impressions(person)
+            cells = (column.tolist() for column in (seen.rows, seen.hours, seen.counts))
+            known = {(items[row], hour): n for row, hour, n in zip(*cells, strict=True)}
             outcome.people += 1
-            outcome.wrong_states += found != facts
+            outcome.wrong_states += found != facts or known != shown.get(person, {})
     finally:
         await store.close()
 
@@ -230,13 +253,33 @@ def expected(n_events: int) -> Iterator[tuple[str, dict[tuple[str, int], Times]]
         one = event(number)
         if one["type"] == "impression":
             continue
-        person = f"u:{one['user_id']}" if "user_id" in one else f"a:{one['anonymous_id']}"
-        at_s = int(datetime.fromisoformat(one["timestamp"]).timestamp())
-        key = (one["item_id"], EVENT_TYPE_CODES[EventType(one["type"])])
+        person, at_s = _whose(one), _second(one)
+        about = one.get("item_id") or f"nps {one['score']}"
+        key = (about, EVENT_TYPE_CODES[EventType(one["type"])])
         fact = people.setdefault(person, {}).setdefault(key, [0, at_s, at_s])
         fact[0] += 1
         fact[1], fact[2] = min(fact[1], at_s), max(fact[2], at_s)
     yield from people.items()
+
+
+def impressions(n_events: int) -> dict[str, Counter[tuple[str, int]]]:
+    """Return how often each person was shown each item in each hour; nobody reaches the bound."""
+    people: dict[str, Counter[tuple[str, int]]] = {}
+    for number in range(n_events):
+        one = event(number)
+        if one["type"] == "impression":
+            cells = people.setdefault(_whose(one), Counter())
+            cells[one["item_id"], _second(one) // 3_600] += 1
+    assert all(len(cells) <= 512 for cells in people.values())
+    return people
+
+
+def _whose(one: dict[str, Any]) -> str:
+    return f"u:{one['user_id']}" if "user_id" in one else f"a:{one['anonymous_id']}"
+
+
+def _second(one: dict[str, Any]) -> int:
+    return int(datetime.fromisoformat(one["timestamp"]).timestamp())
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ class Outcome:
 def event(number: int) -> Event:
     return Event(
         event_id=f"e{number}",
-        type=EventType.VIEW,
+        type=EventType.VIEW if number // 50 % 2 else EventType.IMPRESSION,
         user_id=f"u{number % 50}",
         item_id=ItemId(f"i{number % 200}"),
         timestamp=datetime.fromtimestamp(1_700_000_000 + number, UTC),
@@ -100,9 +100,11 @@ async def _check(copied: Path, acknowledged: int, outcome: Outcome) -> None:
         outcome.missing += len(set(range(acknowledged)) - found)
         # A state and its event are written as one: neither is there without the other.
         of_user = Counter(number % 50 for number in found)
-        states = await asyncio.gather(*(store.load_state(f"u:u{user}") for user in range(50)))
-        for user, state in enumerate(states):
-            outcome.states_behind += int(state.counts.sum()) != of_user[user]
+        for user in range(50):
+            state = await store.load_state(f"u:u{user}")
+            shown = await store.load_impressions(f"u:u{user}")
+            known = int(state.counts.sum()) + int(shown.counts.sum())
+            outcome.states_behind += known != of_user[user]
         await store.close()
     finally:
         await asyncio.to_thread(server.stop)
