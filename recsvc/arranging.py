@@ -5,7 +5,7 @@ before it and on the pins alone. So a short list is the beginning of a longer on
 is continued repeats nothing.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,10 @@ import numpy.typing as npt
 
 from recsvc.filling import PINNED, Chosen, Portions, Stages
 from recsvc.rules import ActiveRules
-from recsvc.rules.active import Capped, Pinned, Slotted
+from recsvc.rules.active import Capped, Pinned, Slotted, Values
 from recsvc.sources import Candidates, Query
 
 Mask = npt.NDArray[np.bool_]
-Values = Callable[[int], Iterable[Any]]
 
 
 def arrange(
@@ -107,7 +106,7 @@ class _Taken:
         self.groups = query.snapshot.catalogue.group_codes
         self.taken_groups: set[int] = set()
         self.caps: list[tuple[Values, int, dict[Any, int]]] = [
-            (cap.values_of, cap.most, {}) for cap in caps
+            (cap.values, cap.most, {}) for cap in caps
         ]
 
     def is_free(self, row: int) -> bool:
@@ -121,14 +120,14 @@ class _Taken:
         self.rows.add(row)
         if self.groups is not None and (group := self.groups.item(row)) >= 0:
             self.taken_groups.add(group)
-        for values_of, _, counts in self.caps:
-            for value in values_of(row):
+        for values, _, counts in self.caps:
+            for value in values[row]:
                 counts[value] = counts.get(value, 0) + 1
 
     def is_capped(self, row: int) -> bool:
         """Tell whether a cap is reached for an item."""
-        for values_of, most, counts in self.caps:
-            for value in values_of(row):
+        for values, most, counts in self.caps:
+            for value in values[row]:
                 if counts.get(value, 0) >= most:
                     return True
         return False
@@ -146,18 +145,23 @@ class _Stream:
         """Add the best free items, within the caps if asked, until so many are in the list."""
         if len(chosen) >= upto:
             return
-        taken, rule_ids = self._taken, self._rule_ids
+        taken, rule_ids, candidates = self._taken, self._rule_ids, self._candidates
+        rows, groups, taken_groups = taken.rows, taken.groups, taken.taken_groups
         capped = capped and bool(taken.caps)
         while True:
             for position, row, score in self._portion:
-                if not taken.is_free(row) or (capped and taken.is_capped(row)):
+                # As `is_free`, written out: this is asked for every candidate.
+                if row in rows or (groups is not None and groups.item(row) in taken_groups):
+                    continue
+                if capped and taken.is_capped(row):
                     continue
                 taken.add(row)
-                assert self._candidates is not None
-                chosen.append(Chosen(row, score, self._candidates, position, rule_ids))
+                assert candidates is not None
+                chosen.append(Chosen(row, score, candidates, position, rule_ids))
                 if len(chosen) == upto:
                     return
             found = next(self._portions, None)
             if found is None:
                 return
-            self._candidates, self._portion = found
+            candidates, self._portion = found
+            self._candidates = candidates

@@ -123,7 +123,7 @@ def recommend(
     narrow = (
         request.filter is not None
         or placement.filter is not None
-        or rules.permitted is not None
+        or rules.is_narrow
         or preferences is not NO_PREFERENCES
         or placement.kinds != PRODUCTS
     )

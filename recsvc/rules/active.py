@@ -1,6 +1,6 @@
 """The rules that act on one list: what they remove, move, weigh and count."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ F32 = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.integer]
 
 _REMEMBERED_ROWS = 20_000
+_NARROW = 20
+"""Rules that leave a twentieth of the items, or less, leave retrieval little to find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,52 @@ class Slotted:
     target: Target
 
 
+class Values(dict[int, tuple[Any, ...]]):
+    """By row, the values by which an item is counted for a cap; remembered once they are read.
+
+    Its brand; its first category; or every value of an attribute, as JSON. An item without one is
+    not counted.
+
+    Parameters
+    ----------
+    cap : Cap
+        Says which value.
+    catalogue : Catalogue
+        The items.
+    """
+
+    def __init__(self, cap: Cap, catalogue: Catalogue) -> None:
+        super().__init__()
+        self._cap = cap
+        name = {"brand": "brand", "category": "categories", "attribute": "attributes"}[cap.by]
+        self._name, self._column, self._overlay = name, catalogue.frame[name], catalogue.overlay
+
+    def __missing__(self, row: int) -> tuple[Any, ...]:
+        if len(self) >= _REMEMBERED_ROWS:
+            self.clear()
+        found = self[row] = self._read(row)
+        return found
+
+    def _read(self, row: int) -> tuple[Any, ...]:
+        changed = self._overlay.get(row)
+        found = self._column[row] if changed is None else changed[self._name]
+        if found is None:
+            return ()
+        if self._cap.by == "brand":
+            return (found,)
+        if self._cap.by == "category":
+            return tuple(found[:1])
+        value = orjson.loads(found).get(self._cap.attribute)
+        parts = value if isinstance(value, list) else [] if value is None else [value]
+        return tuple(dict.fromkeys(map(orjson.dumps, parts)))
+
+
 @dataclass(frozen=True, slots=True)
 class Capped:
-    """A cap: how many items may share a value, and the values of an item."""
+    """How many items may share a value, and the values of each row."""
 
-    rule_id: str
     most: int
-    values_of: Callable[[int], Iterable[Any]]
+    values: Values
 
 
 class ActiveRules:
@@ -97,6 +138,8 @@ class ActiveRules:
             one.rule.rule_id for one in self.entries if isinstance(one.rule.action, IncludeOnly)
         )
         self.permitted = self._permitted()
+        kept = self._n_rows if self.permitted is None else np.count_nonzero(self.permitted)
+        self.is_narrow = kept * _NARROW <= self._n_rows and self.permitted is not None
         zero = [boosts[at] for at, weight in zip(acting, weights, strict=True) if weight == 0]
         self.last = _union([self._target(one) for one in zero], self._n_rows)
 
@@ -197,47 +240,16 @@ def _pins(entries: Iterable[Entry], catalogue: Catalogue) -> Iterable[Pinned]:
 
 
 def _caps(entries: Iterable[Entry], catalogue: Catalogue) -> Iterable[Capped]:
+    """Yield the caps; of several that count the same, the strictest says it all."""
+    strictest: dict[tuple[str, str | None], Cap] = {}
     for one in entries:
-        if isinstance(one.rule.action, Cap):
-            yield Capped(
-                one.rule.rule_id, one.rule.action.max, _values_of(one.rule.action, catalogue)
-            )
-
-
-def _values_of(cap: Cap, catalogue: Catalogue) -> Callable[[int], Iterable[Any]]:
-    """Return a function that gives the values by which an item is counted.
-
-    Its brand; its first category; or every value of an attribute, as JSON. An item without one is
-    not counted.
-    """
-    name = {"brand": "brand", "category": "categories", "attribute": "attributes"}[cap.by]
-    column, overlay = catalogue.frame[name], catalogue.overlay
-
-    def read(row: int) -> Any:
-        changed = overlay.get(row)
-        return column[row] if changed is None else changed[name]
-
-    def values(row: int) -> tuple[Any, ...]:
-        found = read(row)
-        if cap.by == "brand":
-            return () if found is None else (found,)
-        if cap.by == "category":
-            return () if found is None else tuple(found[:1])
-        value = orjson.loads(found or "{}").get(cap.attribute)
-        parts = value if isinstance(value, list) else [] if value is None else [value]
-        return tuple(dict.fromkeys(map(orjson.dumps, parts)))
-
-    known: dict[int, tuple[Any, ...]] = {}
-
-    def remembered(row: int) -> tuple[Any, ...]:
-        found = known.get(row)
-        if found is None:
-            if len(known) >= _REMEMBERED_ROWS:
-                known.clear()
-            found = known[row] = values(row)
-        return found
-
-    return remembered
+        cap = one.rule.action
+        if isinstance(cap, Cap):
+            known = strictest.setdefault((cap.by, cap.attribute), cap)
+            if cap.max < known.max:
+                strictest[cap.by, cap.attribute] = cap
+    for cap in strictest.values():
+        yield Capped(cap.max, Values(cap, catalogue))
 
 
 NO_RULES = ActiveRules((), (), Catalogue.empty())
