@@ -99,9 +99,10 @@ class ModelArtifact:
             }
             self.arrays |= _empty(OPTIONAL - set(self.arrays), self.arrays)
             with pa.memory_map(str(path / ITEMS)) as source:
-                self.item_ids: pa.Array = (
-                    ipc.open_file(source).read_all().column("item_id").combine_chunks()
-                )
+                ids = ipc.open_file(source).read_all().column("item_id")
+                # Chunks that are combined are copied, and this one is as large as the catalogue.
+                one = ids.num_chunks == 1
+                self.item_ids: pa.Array = ids.chunk(0) if one else ids.combine_chunks()
         except (OSError, ValueError, pa.ArrowInvalid, KeyError) as error:
             raise ArtifactError(f"the model {path.name} cannot be read: {error}") from error
         _check_shapes(self.version, self.arrays, len(self.item_ids))

@@ -250,19 +250,26 @@ def _mapped(path: Path) -> pl.DataFrame:
 
 def _mapped_frame(folder: Path) -> pl.DataFrame:
     frame = _mapped(folder / _ITEMS)
-    decimals = [_mapped_decimals(folder, name) for name in _DECIMALS]
+    sizes = [len(chunk) for chunk in frame["item_id"].get_chunks()]
+    decimals = [_mapped_decimals(folder, name, sizes) for name in _DECIMALS]
     frame = frame.with_columns(decimals)
     if set(frame.columns) != set(COLUMNS):
         raise ValueError("it holds other columns than a catalogue")
     return frame.select(list(COLUMNS))
 
 
-def _mapped_decimals(folder: Path, name: str) -> pl.Series:
+def _mapped_decimals(folder: Path, name: str, sizes: list[int]) -> pl.Series:
+    """Map a column of decimals, in chunks of the sizes that the others have.
+
+    A frame whose columns have other chunks would be copied to make them alike.
+    """
     values = MappedArray(folder / f"{name}.npy").shared()
     present = MappedArray(folder / f"{name}_present.npy").shared()
     buffers = [pa.py_buffer(present), pa.py_buffer(values)]
     array = pa.Array.from_buffers(pa.decimal128(18, 4), len(values), buffers)
-    column = pl.from_arrow(array)
+    starts = np.cumsum([0, *sizes])[:-1].tolist()
+    chunks = [array.slice(start, size) for start, size in zip(starts, sizes, strict=True)]
+    column = pl.from_arrow(pa.chunked_array(chunks, array.type), rechunk=False)
     assert isinstance(column, pl.Series)
     return column.alias(name)
 

@@ -42,6 +42,17 @@ START_TIMEOUT_S = 120.0
 COMPACTION_TIMEOUT_S = 120.0
 
 
+SEARCHES: dict[str, tuple[dict[str, str], int]] = {
+    "search_rare": ({"query": "shoe 765432"}, 1),
+    "search_common": ({"query": "tra"}, 20),
+    "search_nothing": ({"query": "zebra"}, 0),
+    "search_id": ({"query": "sku-09"}, 20),
+    "by_brand": ({"brand": "Brand 1999"}, 20),
+    "by_category": ({"category": "Department 39 > Category 3999"}, 20),
+}
+"""What is looked for, and how many items a page must have then."""
+
+
 def item_ids(n_items: int) -> pl.Series:
     return pl.Series("item_id", [f"sku-{number:07d}" for number in range(n_items)])
 
@@ -233,15 +244,11 @@ def measure(client: httpx.Client, pids: list[int], data: Path, n_items: int) -> 
         client.post("/v1/items", json=batch).raise_for_status()
         ask(client, start, n_items)
     result["worker_after_4000_changes"] = [memory_mib(pid) for pid in pids]
-    for name, query in {
-        "search_rare": {"query": "shoe 765432"},
-        "search_common": {"query": "tra"},
-        "search_nothing": {"query": "zebra"},
-        "search_id": {"query": "sku-09"},
-        "by_brand": {"brand": "Brand 1999"},
-        "by_category": {"category": "Department 39 > Category 3999"},
-    }.items():
+    for name, (query, expected) in SEARCHES.items():
         result[name] = timed_ms(lambda _, q=query: client.get("/v1/items", params=q), 5)
+        found = len(client.get("/v1/items", params=query).json()["items"])
+        if found < expected * (n_items == N_ITEMS):
+            raise RuntimeError(f"{name} found {found}")
     result["compaction_s"] = compacted_s(client, data)
     result["worker_after_compaction"] = [memory_mib(pid) for pid in pids]
     return result
