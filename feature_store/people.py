@@ -207,7 +207,7 @@ class PeopleStore:
         return values
 
     async def scan(
-        self, kinds: Sequence[Kind] = KINDS
+        self, kinds: Sequence[Kind] = KINDS, size: int = CHUNK
     ) -> AsyncIterator[list[tuple[str, dict[Kind, Document | None]]]]:
         """Yield everybody who has a document, some at a time, each person once.
 
@@ -217,20 +217,20 @@ class PeopleStore:
         ----------
         kinds : sequence of str
             Which documents to read.
+        size : int
+            How many people at most at a time: few where others wait for the processor.
         """
         try:
             for shard in keys.shards():
                 found: set[bytes] = await self._redis.smembers(keys.people(shard))
                 people = sorted(name.decode("utf-8", "surrogatepass") for name in found)
-                for start in range(0, len(people), CHUNK):
-                    chunk = people[start : start + CHUNK]
+                for start in range(0, len(people), size):
+                    chunk = people[start : start + size]
                     names = [keys.document(kind, person) for person in chunk for kind in kinds]
                     # One shard: one MGET, on a cluster too.
-                    values = await self._redis.mget(names)
-                    read = [_read(value) for value in values]
+                    values = iter(await self._redis.mget(names))
                     yield [
-                        (person, dict(zip(kinds, read[at * len(kinds) :], strict=False)))
-                        for at, person in enumerate(chunk)
+                        (person, {kind: _read(next(values)) for kind in kinds}) for person in chunk
                     ]
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"people cannot be read: {error}") from error

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from feature_store.store import Store
 from recsvc.people import SLICE, document_of, scan_users
-from recsvc.segments import Segment, SegmentBody, segments_of
+from recsvc.segments import Segment, SegmentBody, SegmentIndex, segments_of
 
 LIVE_UPTO_S = 0.25
 """A count that takes no longer is made anew for every question."""
@@ -78,16 +78,17 @@ class SegmentCounter:
 async def count_members(store: Store, segments: Mapping[str, Segment]) -> Counts:
     """Look at every user once and count the members of every segment.
 
-    The event loop is free after every hundred users.
+    The event loop is free after every few users.
     """
     as_of = datetime.now(UTC)
     members = dict.fromkeys(segments, 0)
     n_users = 0
+    index = SegmentIndex(segments)
     fields = frozenset().union(*(segment.fields for segment in segments.values()))
     async for users in scan_users(store, fields):
         n_users += len(users)
         for _, user in users:
-            for name in segments_of(segments, user):
+            for name in index.segments_of(user):
                 members[name] += 1
     return Counts(as_of, n_users, members)
 
@@ -125,12 +126,13 @@ async def segments_now(
     """
     users = [person for person in people if person.startswith("u:")]
     found: dict[str, list[str]] = {}
+    index = SegmentIndex(segments)
     for start in range(0, len(users), SLICE):
         part = users[start : start + SLICE]
         contexts = await asyncio.gather(
             *(store.load_context(person, documents=True) for person in part)
         )
         for person, context in zip(part, contexts, strict=True):
-            for name in segments_of(segments, document_of(context)):
+            for name in index.segments_of(document_of(context)):
                 found.setdefault(name, []).append(person)
     return found

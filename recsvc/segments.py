@@ -1,13 +1,14 @@
 """Segments: named conditions over a person, compiled once for a site and evaluated on demand."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from feature_store.conditions import (
     PEOPLE,
+    USER_FIELDS,
     Condition,
     ConditionError,
     Predicate,
@@ -15,7 +16,10 @@ from feature_store.conditions import (
     compile_predicate,
     fields_of,
     parse_condition,
+    split_equalities,
 )
+from feature_store.conditions.analysis import Values
+from feature_store.conditions.tree import Kind
 from feature_store.documents import SiteDocuments
 from feature_store.schema import Frozen
 
@@ -55,6 +59,8 @@ class Segment:
         Whether the person of a scope belongs to it.
     fields : frozenset of str
         What its condition speaks of.
+    required : mapping of str to frozenset
+        Values of which a field must have one for the condition to hold (``split_equalities``).
     built_in : bool
         Whether every shop has it; such a one cannot be changed.
     """
@@ -62,7 +68,8 @@ class Segment:
     segment_id: str
     body: SegmentBody
     holds: Predicate
-    fields: frozenset[str]
+    fields: frozenset[str] = frozenset()
+    required: Mapping[str, Values] = field(default_factory=dict)
     built_in: bool = False
 
 
@@ -141,17 +148,78 @@ def segments_of(
     return frozenset(name for name in asked if segments[name].holds(scope))
 
 
+class SegmentIndex:
+    """Finds all segments of a person without trying each: by a value that a segment asks for.
+
+    Parameters
+    ----------
+    segments : mapping of str to Segment
+        Those of the site.
+    """
+
+    def __init__(self, segments: Mapping[str, Segment]) -> None:
+        self._others: list[Segment] = []
+        self._by_value: dict[tuple[str, ...], dict[Any, list[Segment]]] = {}
+        for segment in segments.values():
+            usable = [name for name in segment.required if _is_plain(name)]
+            if not usable:
+                self._others.append(segment)
+                continue
+            name = min(usable, key=lambda one: (len(segment.required[one]), one))
+            table = self._by_value.setdefault(_path(name), {})
+            for value in segment.required[name]:
+                table.setdefault(value, []).append(segment)
+
+    def segments_of(self, user: Mapping[str, Any]) -> frozenset[str]:
+        """Return what :func:`segments_of` returns for all segments."""
+        scope = Scope(user=user)
+        tried = list(self._others)
+        for path, table in self._by_value.items():
+            found: Any = user
+            for part in path:
+                found = found.get(part) or _NOTHING
+            for value in found if isinstance(found, list) else (found,):
+                if isinstance(value, str | bool | int | float):
+                    tried += table.get(value, ())
+        return frozenset(segment.segment_id for segment in tried if segment.holds(scope))
+
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+def _is_plain(name: str) -> bool:
+    """Tell whether a field's values stand in the document as conditions compare them."""
+    kind = USER_FIELDS.get(name)
+    return name.startswith(_ATTRIBUTES) if kind is None else kind is Kind.TEXT
+
+
+_ATTRIBUTES = "user.attributes."
+
+
+def _path(name: str) -> tuple[str, ...]:
+    if name.startswith(_ATTRIBUTES):
+        return "attributes", name.removeprefix(_ATTRIBUTES)
+    return tuple(name.split(".")[1:])
+
+
 def _compiled(segment_id: str, body: SegmentBody, *, built_in: bool = False) -> Segment:
     try:
         condition = parse_segment_condition(body)
     except ConditionError:
         # Written by a version that knew other fields: nobody is in it until it is written again.
-        return Segment(segment_id, body, lambda _: False, frozenset(), built_in)
-    return Segment(segment_id, body, compile_predicate(condition), fields_of(condition), built_in)
+        return Segment(segment_id, body, lambda _: False, built_in=built_in)
+    return Segment(
+        segment_id,
+        body,
+        compile_predicate(condition),
+        fields_of(condition),
+        split_equalities(condition),
+        built_in,
+    )
 
 
-def _equal(segment_id: str, name: str, description: str, field: str, value: str) -> Segment:
-    when = {"field": field, "op": "eq", "value": value}
+def _equal(segment_id: str, name: str, description: str, of: str, value: str) -> Segment:
+    when = {"field": of, "op": "eq", "value": value}
     body = SegmentBody(name=name, description=description, when=when)
     return _compiled(segment_id, body, built_in=True)
 

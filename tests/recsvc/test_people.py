@@ -23,6 +23,7 @@ from recsvc.requests import RecommendationRequest
 from recsvc.segments import (
     BUILT_IN,
     SegmentBody,
+    SegmentIndex,
     parse_segment_condition,
     read_segments,
     segments_of,
@@ -151,6 +152,61 @@ def test_a_persona_gets_the_list_of_a_customer_who_did_the_same(snapshot: Snapsh
     made_up = recommend(snapshot, state, preferences, asked, NOW_S)
     assert made_up.personalized
     assert len(made_up.chosen) == 10
+
+
+few = st.sampled_from(["a", "b", 1, 1.0, 2, True, False])
+leaves = st.one_of(
+    st.builds(
+        lambda name, op, value: {"field": f"user.attributes.{name}", "op": op, "value": value},
+        st.sampled_from("xy"),
+        st.sampled_from(["eq", "ne"]),
+        few,
+    ),
+    st.builds(
+        lambda op, value: {"field": "user.attributes.x", "op": op, "value": value},
+        st.sampled_from(["in", "not_in"]),
+        st.lists(few, min_size=1, max_size=3),
+    ),
+    st.builds(
+        lambda value: {"field": "user.loyalty.tier", "op": "eq", "value": value},
+        st.sampled_from(["a", "b"]),
+    ),
+    st.builds(
+        lambda value: {"field": "user.computed.rfm.r", "op": "eq", "value": value},
+        st.sampled_from([1, 2]),
+    ),
+)
+trees = st.recursive(
+    leaves,
+    lambda inner: (
+        st.builds(lambda part: {"not": part}, inner)
+        | st.builds(
+            lambda name, parts: {name: parts},
+            st.sampled_from(["all", "any"]),
+            st.lists(inner, min_size=1, max_size=3),
+        )
+    ),
+    max_leaves=6,
+)
+users = st.fixed_dictionaries(
+    {},
+    optional={
+        "attributes": st.dictionaries(
+            st.sampled_from("xy"), few | st.lists(st.sampled_from(["a", "b"])), max_size=2
+        ),
+        "loyalty": st.fixed_dictionaries({}, optional={"tier": st.sampled_from(["a", "b", "c"])}),
+        "computed": st.fixed_dictionaries({"rfm": st.fixed_dictionaries({"r": few})}),
+    },
+)
+
+
+@given(st.lists(trees, min_size=1, max_size=8), users)
+def test_the_index_finds_what_trying_every_segment_finds(
+    whens: list[dict[str, Any]], user: dict[str, Any]
+) -> None:
+    bodies = [("segment", f"s{at}", segment(when)) for at, when in enumerate(whens)]
+    known = read_segments(site(*bodies))
+    assert SegmentIndex(known).segments_of(user) == segments_of(known, user)
 
 
 values = (
