@@ -3,6 +3,8 @@
 No route here takes a user id from its path, query or body: `http.me` is the only source.
 """
 
+import time
+
 from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
@@ -29,6 +31,7 @@ def refuse_user_id(request: Request) -> None:
 
 router = APIRouter(tags=["me"], dependencies=[Depends(refuse_user_id)])
 
+ERRORS = (400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503)
 MERGE_EXAMPLE = {
     "user_id": "2375",
     "anonymous_id": "507f191e-810c-4197-89de-860ea0123456",
@@ -41,7 +44,7 @@ MERGE_EXAMPLE = {
     operation_id="merge_my_visits",
     summary="I have signed in: join what I did before",
     response_model=MergeDone,
-    responses=responses(MergeDone, MERGE_EXAMPLE, 400, 401, 403, 404, 409, 413, 415, 422, 500, 503),
+    responses=responses(MergeDone, MERGE_EXAMPLE, *ERRORS),
     **secured(
         customer=True, extra=body_of(MergeBody, {"anonymous_id": MERGE_EXAMPLE["anonymous_id"]})
     ),
@@ -50,7 +53,8 @@ async def merge_my_visits(request: Request, worker: AnyWorker) -> MergeDone:
     """Join a visitor to the customer of the token for good; calling again changes nothing.
 
     The same as `POST /v1/users/{user_id}/merge`, from a browser: only an id that nobody can guess
-    is taken. A visitor who is another customer already is a 409.
+    is taken. A visitor who is another customer already is a 409. It counts as one of the events
+    that a customer may send in a minute.
     """
     value = load_json(await json_body(request))
     try:
@@ -60,5 +64,7 @@ async def merge_my_visits(request: Request, worker: AnyWorker) -> MergeDone:
     if bad := check_visitor_id(body.anonymous_id):
         raise InvalidRequestError(bad)
     user_id = me(request)
+    most = worker.settings.public_events_per_minute
+    await worker.store.quota.take({f"u:{user_id}": 1}, most, time.time())
     merged = await worker.merge(user_id, body.anonymous_id)
     return MergeDone(user_id=user_id, anonymous_id=body.anonymous_id, merged=merged)

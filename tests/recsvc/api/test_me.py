@@ -115,11 +115,18 @@ def test_what_a_customers_browser_cannot_ask(customer: Customer) -> None:
 
 def test_a_customer_may_send_240_events_a_minute(customer: Customer) -> None:
     eve = customer(f"eve {time.monotonic_ns()}")
+    visitor = {"anonymous_id": "507f191e-810c-4197-89de-860ea0777777"}
     statuses = [
         eve.post("/v1/events", json=[said("i00001") for _ in range(200)]).status_code
         for _ in range(4)
     ]
     assert 429 in statuses
+    merges = []
+    for _ in range(3):  # a minute may end in between
+        for count in (200, 40):
+            eve.post("/v1/events", json=[said("i00001") for _ in range(count)])
+        merges.append(eve.post(MERGE, json=visitor).status_code)
+    assert 429 in merges
     assert customer("somebody else").post("/v1/events", json=said("i00001")).status_code == 202
 
 
