@@ -165,7 +165,7 @@ def draw(trial: Trial, path: Path) -> None:
         )
     )
     names = (
-        alt.Chart(near.filter(pl.col("days") == 22))
+        alt.Chart(near.filter(pl.col("days") == 16))
         .mark_text(dy=14, align="left", fontSize=11)
         .encode(x="days:Q", y="share:Q", text="by:N", color=alt.Color("by:N", legend=None))
     )
