@@ -16,6 +16,7 @@ from recsvc.commands.exits import choose_data_dir, one_thread_each, run, setting
 from recsvc.commands.import_app import import_app
 from recsvc.commands.keys_app import keys_app
 from recsvc.commands.options import Format, Json, Map, Timezone, Version
+from recsvc.commands.rules_app import rules_app
 from recsvc.commands.segments_app import segments_app
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ app.add_typer(import_app, name="import")
 app.add_typer(data_app)
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
+app.add_typer(rules_app, name="rules")
 app.add_typer(segments_app, name="segments")
 
 

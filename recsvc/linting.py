@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from feature_store.catalogue import Catalogue
 from feature_store.conditions import fields_of
+from feature_store.documents import SiteDocuments
 from feature_store.schema import format_time
 from recsvc.placements import Placement
-from recsvc.rules import CheckedRule, compile_rules
+from recsvc.publishing import OUT_OF_FORCE, RULE
+from recsvc.rules import CheckedRule, compile_rules, parse_rule
 from recsvc.rules.model import EVERYWHERE, Boost, Bury, Exclude, IncludeOnly, Pin, Slot
 from recsvc.segments import segments_named
 
@@ -103,6 +105,16 @@ class Looked:
             its.ends_at and mine.starts_at and its.ends_at <= mine.starts_at
         )
         return not apart and not self.places.isdisjoint(other.places)
+
+
+def drafts_of(documents: SiteDocuments) -> list[CheckedRule]:
+    """Return the rules as they were written last, but for those that shall not be in force."""
+    bodies = ((one.id, one.body) for one in documents.of_kind(RULE) if one.body is not None)
+    return [
+        parse_rule({**body, "rule_id": rule_id})
+        for rule_id, body in bodies
+        if body["status"] not in OUT_OF_FORCE
+    ]
 
 
 def lint(

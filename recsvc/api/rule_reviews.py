@@ -16,12 +16,12 @@ from recsvc.api.openapi import body_of, responses
 from recsvc.api.rules import BODY, BODY_ERRORS, READING, checked_body, vocabulary_of
 from recsvc.api.schemas import Document
 from recsvc.checks import FieldError, InvalidRequestError, pointer_to
-from recsvc.linting import lint
+from recsvc.linting import drafts_of, lint
 from recsvc.people import document_of
 from recsvc.personas import KIND as PERSONA
 from recsvc.personas import MadeUp, PersonaBody, persona_state
 from recsvc.preview import Pair, Viewer, as_lists, compare, preview, with_rules
-from recsvc.publishing import OUT_OF_FORCE, RULE, rule_of
+from recsvc.publishing import OUT_OF_FORCE, rule_of
 from recsvc.requests import RecommendationRequest, load_json
 from recsvc.rules import CheckedRule, parse_rule
 from recsvc.worker import Worker
@@ -195,7 +195,7 @@ async def lint_rules(worker: AnyWorker, asked: Annotated[LintQuery, Query()]) ->
     snapshot = worker.holder.current
     rules: Iterable[CheckedRule] = snapshot.site.rules.values()
     if asked.scope == "drafts":
-        rules = _drafts(snapshot.site.documents)
+        rules = drafts_of(snapshot.site.documents)
     looked = list(rules)
 
     def found() -> list[dict[str, Any]]:
@@ -216,16 +216,6 @@ async def _read(request: Request) -> PreviewBody:
         return PreviewBody.model_validate(load_json(await json_body(request)))
     except ValidationError as error:
         raise InvalidRequestError(*field_errors(error)) from error
-
-
-def _drafts(site: SiteDocuments) -> list[CheckedRule]:
-    """Return the rules as they were written last, but for those that shall not be in force."""
-    bodies = ((one.id, one.body) for one in site.of_kind(RULE) if one.body is not None)
-    return [
-        parse_rule({**body, "rule_id": rule_id})
-        for rule_id, body in bodies
-        if body["status"] not in OUT_OF_FORCE
-    ]
 
 
 def _with_drafts(worker: Worker, site: SiteDocuments, body: PreviewBody) -> Sequence[CheckedRule]:
