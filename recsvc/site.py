@@ -14,6 +14,7 @@ import orjson
 from feature_store.documents import SiteDocuments
 from feature_store.errors import ArtifactError
 from feature_store.files import write_atomically
+from recsvc.checks import InvalidRequestError
 from recsvc.needs import NO_NEEDS, Needs, needs_of_pages
 from recsvc.placement_documents import read_placements
 from recsvc.placements import BUILT_IN, Placement
@@ -22,8 +23,11 @@ from recsvc.recalls import Recall, recalls_of
 from recsvc.rules import CheckedRule, parse_rule
 from recsvc.segments import BUILT_IN as BUILT_IN_SEGMENTS
 from recsvc.segments import Segment, read_segments
+from recsvc.telemetry import get_logger
 
 FILE = "site.json"
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,12 @@ def _read_rules(documents: SiteDocuments, before: Site | None) -> dict[str, Chec
         same = known.get(rule_id)
         if same is None or same.rule.revision != revision:
             whole = {**body, "rule_id": rule_id, "revision": revision, "status": "live"}
-            same = parse_rule(whole)
+            try:
+                same = parse_rule(whole)
+            except InvalidRequestError as error:
+                # Written by another version. The others, and recalls, must not wait for it.
+                log.error("rule_unreadable", rule_id=rule_id, error=str(error))
+                continue
         found[rule_id] = same
     return found
 

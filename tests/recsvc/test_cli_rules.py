@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_a_file_is_published_as_a_whole_or_refused_as_a_whole(filled: Path, cli:
     cli("rules", "export", file)
     document: dict[str, Any] = json.loads(file.read_text())
     document["rules"]["r 2"]["priority"] = 9
-    document["rules"]["new"] = {key: part for key, part in RULE.items() if part is not None}
+    document["rules"]["new"] = deepcopy({key: part for key, part in RULE.items() if part})
     file.write_text(json.dumps(document))
     dry = cli("rules", "import", file, "--dry-run", "--json")
     assert json.loads(dry.stdout)["changed"] == ["rule r 2", "rule new"]
@@ -116,7 +117,8 @@ def test_the_audit_names_who_and_notices_what_was_altered(filled: Path, cli: Cli
 
 def test_lint_ends_with_1_if_a_rule_does_nothing(filled: Path, cli: Cli) -> None:
     found = cli("rules", "lint", "--json")
-    assert found.returncode == 1
+    assert found.returncode == 1, found.stderr
+    assert found.stdout, found.stderr
     kinds = {(one["rule_id"], one["kind"]) for one in json.loads(found.stdout)["findings"]}
     assert ("r 1", "never_matches") in kinds
     assert "never_matches" in cli("rules", "lint", "--live").stdout
