@@ -70,7 +70,8 @@ def take_key(query: bytes) -> tuple[bytes, bytes | None]:
     if not keys:
         return query, None
     rest = b"&".join(part for part in parts if not part.startswith(b"key="))
-    return rest, unquote_to_bytes(keys[0]) if len(keys) == 1 else b"&".join(keys)
+    key = b"&".join(keys)
+    return rest, unquote_to_bytes(key) if b"%" in key else key
 
 
 def worker_of(request: Request) -> Worker:
