@@ -15,6 +15,9 @@ LIVE_UPTO_S = 0.25
 SHARE = 10
 """A count that takes longer holds for so many times as long as it took."""
 
+WAIT_S = 5.0
+"""A question waits no longer for a count."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -49,30 +52,62 @@ class SegmentCounter:
         self._lock = asyncio.Lock()
         self._known: Counts | None = None
         self._of: Mapping[str, SegmentBody] = {}
+        self._tasks: set[asyncio.Task[Counts]] = set()
         self._began_s = 0.0
         self._took_s = 0.0
 
-    async def counts(self, segments: Mapping[str, Segment]) -> Counts:
+    async def counts(
+        self, segments: Mapping[str, Segment], wait_s: float = WAIT_S
+    ) -> Counts | None:
         """Return the members of each segment, as of now or, with very many users, of a while ago.
+
+        Parameters
+        ----------
+        segments : mapping of str to Segment
+            Those of the site.
+        wait_s : float
+            Counting that takes longer goes on in the background.
+
+        Returns
+        -------
+        Counts or None
+            ``None`` while these segments are being counted for the first time.
 
         Raises
         ------
         StoreUnavailableError
             If the store does not answer.
         """
-        asked_s = time.monotonic()
-        bodies = {name: segment.body for name, segment in segments.items()}
+        task = asyncio.create_task(self._counted(segments, time.monotonic()))
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), wait_s)
+        except TimeoutError:
+            return self._known if self._of == _bodies(segments) else None
+
+    def _forget(self, task: "asyncio.Task[Counts]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits has it; nobody else needs to know
+
+    async def _counted(self, segments: Mapping[str, Segment], asked_s: float) -> Counts:
+        bodies = _bodies(segments)
         async with self._lock:
             # Whoever waited takes the count that began after the question.
             fresh = self._began_s >= asked_s or (
                 self._took_s > LIVE_UPTO_S and asked_s < self._began_s + SHARE * self._took_s
             )
             if self._known is None or self._of != bodies or not fresh:
-                self._began_s = time.monotonic()
+                began_s = time.monotonic()
                 self._known = await count_members(self._store, segments)
                 self._of = bodies
-                self._took_s = time.monotonic() - self._began_s
+                self._began_s, self._took_s = began_s, time.monotonic() - began_s
             return self._known
+
+
+def _bodies(segments: Mapping[str, Segment]) -> dict[str, SegmentBody]:
+    return {name: segment.body for name, segment in segments.items()}
 
 
 async def count_members(store: Store, segments: Mapping[str, Segment]) -> Counts:
