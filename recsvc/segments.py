@@ -177,14 +177,11 @@ class SegmentIndex:
         for path, table in self._by_value.items():
             found: Any = user
             for part in path:
-                found = found.get(part) or _NOTHING
+                found = None if found is None else found.get(part)
             for value in found if isinstance(found, list) else (found,):
                 if isinstance(value, str | bool | int | float):
                     tried += table.get(value, ())
         return frozenset(segment.segment_id for segment in tried if segment.holds(scope))
-
-
-_NOTHING: Mapping[str, Any] = {}
 
 
 def _is_plain(name: str) -> bool:
