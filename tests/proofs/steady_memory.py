@@ -7,8 +7,10 @@ import argparse
 import json
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import psutil  # type: ignore[import-untyped]
 
@@ -18,7 +20,7 @@ from tests.recsvc.api.service import Service, make_shop
 
 EVENTS_A_MINUTE = 50_000
 BATCH = 100
-WARM_S = 60.0
+SENDERS = 4
 MAX_GROWTH = 0.10
 _JSON = {"Content-Type": "application/json"}
 
@@ -29,37 +31,77 @@ def memory_mb(process: psutil.Process) -> float:
     return float(sum(one.memory_full_info().uss for one in family)) / 1e6
 
 
-def run(folder: Path, minutes: float) -> bool:
+class Senders:
+    """Send events at the wanted rate from several connections; who is behind catches up.
+
+    Parameters
+    ----------
+    service : Service
+        Where to.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.sent = [0] * SENDERS
+        self.refused = 0
+        self._service, self._stop = service, threading.Event()
+        self._threads = [threading.Thread(target=self._send, args=(at,)) for at in range(SENDERS)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self, sender: int) -> None:
+        began_s, number = time.monotonic(), sender
+        with self._service.client() as client:
+            while not self._stop.is_set():
+                body = json.dumps([event(number + SENDERS * at) for at in range(BATCH)])
+                answer = client.post("/v1/events", content=body, headers=_JSON)
+                if answer.status_code in (429, 503):
+                    self.refused += 1
+                    self._stop.wait(float(answer.headers["retry-after"]))
+                    continue
+                assert answer.status_code == 202, answer.text
+                number += SENDERS * BATCH
+                self.sent[sender] += BATCH
+                due_s = began_s + self.sent[sender] * SENDERS / EVENTS_A_MINUTE * 60
+                self._stop.wait(max(0.0, due_s - time.monotonic()))
+
+
+def run(folder: Path, minutes: int) -> bool:
     """Send, and write a line every minute; return whether memory was flat after the first."""
     with EmbeddedServer(folder / "server") as server:
         shop = make_shop(folder / "data", server.url)
-        with Service(shop, redis_url=server.url, workers=2) as service, service.client() as client:
-            workers = psutil.Process(service.process.pid)
+        with Service(shop, redis_url=server.url, workers=2) as service:
+            workers, began_s = psutil.Process(service.process.pid), time.monotonic()
             server_process = psutil.Process(server.pid())
-            began_s, sent, told_s, first_mb, last_mb = time.monotonic(), 0, 0.0, 0.0, 0.0
-            while (elapsed_s := time.monotonic() - began_s) < 60 * minutes:
-                if elapsed_s - told_s >= WARM_S:
-                    told_s = elapsed_s
-                    last_mb = memory_mb(workers)
-                    first_mb = first_mb or last_mb
+            found_mb: list[float] = []
+            n, elapsed_s = 0, 0.0
+            with Senders(service) as senders:
+                for minute in range(1, minutes + 1):
+                    time.sleep(max(0.0, began_s + 60 * minute - time.monotonic()))
+                    found_mb.append(memory_mb(workers))
+                    n, elapsed_s = sum(senders.sent), time.monotonic() - began_s
                     sys.stdout.write(
-                        f"{elapsed_s:.0f} s: {sent:,} events, service {last_mb:.0f} MB,"
-                        f" server {memory_mb(server_process):.0f} MB\n"
+                        f"{elapsed_s:.0f} s: {n:,} events, {senders.refused} refusals, service"
+                        f" {found_mb[-1]:.0f} MB, server {memory_mb(server_process):.0f} MB\n"
                     )
                     sys.stdout.flush()
-                body = json.dumps([event(number) for number in range(sent, sent + BATCH)])
-                answer = client.post("/v1/events", content=body, headers=_JSON)
-                assert answer.status_code == 202, answer.text
-                sent += BATCH
-                due_s = sent / EVENTS_A_MINUTE * 60
-                time.sleep(max(0.0, due_s - (time.monotonic() - began_s)))
-    return last_mb <= first_mb * (1 + MAX_GROWTH)
+    flat = found_mb[-1] <= found_mb[0] * (1 + MAX_GROWTH)
+    rate = 60 * n / elapsed_s
+    sys.stdout.write(f"{'flat' if flat else 'GREW'}; {rate:,.0f} events a minute\n")
+    return flat
 
 
 def main() -> None:
     """Run it and exit with 1 if memory grew."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--minutes", type=int, default=10)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recsvc-") as folder:
         sys.exit(0 if run(Path(folder), arguments.minutes) else 1)
