@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.conditions import Scope
+from feature_store.impressions import NO_IMPRESSIONS, Impressions
 from feature_store.schema import Preferences
 from feature_store.state import UserState
 from recsvc.engine import Response, recommend
@@ -42,12 +43,15 @@ class Viewer:
         What the person decided.
     document : mapping
         The person as conditions see it (``people.document_of``).
+    impressions : Impressions
+        What the person was shown.
     """
 
     name: str
     state: UserState
     preferences: Preferences
     document: Mapping[str, Any]
+    impressions: Impressions = NO_IMPRESSIONS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +128,7 @@ def preview(
             viewer.preferences,
             request,
             now_s,
+            impressions=viewer.impressions,
             scope=_scope(snapshot, viewer, request, now_s),
         )
         for snapshot in (before, after)

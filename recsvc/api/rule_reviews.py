@@ -268,5 +268,6 @@ async def _viewers(worker: Worker, body: PreviewBody, made_up: MadeUp | None) ->
         context = await worker.store.load_context(person, documents=True)
         name = "nobody" if person is None else person.removeprefix("u:")
         document = document_of(context) if person else {}
-        viewers.append(Viewer(name, context.state, context.preferences, document))
+        known = (context.state, context.preferences, document, context.impressions)
+        viewers.append(Viewer(name, *known))
     return viewers

@@ -15,6 +15,7 @@ from feature_store.state import add as add_states
 from feature_store.state import fold as fold_state
 from recsvc.engine import recommend
 from recsvc.fatigue import RESTED, read_fatigue
+from recsvc.preview import Viewer, preview
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
 from tests.recsvc.shop import (
@@ -198,6 +199,14 @@ def test_only_what_is_used_makes_a_list_personal(snapshot: Snapshot) -> None:
     assert asked(shown((5, 0), times=20))
     assert not asked(shown((5, 0), times=2))
     assert not asked(shown((5, 0), times=20), Preferences(personalization=False))
+
+
+def test_a_preview_shows_what_is_served(plain: Snapshot) -> None:
+    seen = shown((page(plain, EMPTY_STATE, NO_IMPRESSIONS)[0], HOUR), times=20)
+    viewer = Viewer("ann", EMPTY_STATE, NO_PREFERENCES, {}, seen)
+    both = preview(plain, plain, viewer, RecommendationRequest(limit=10), NOW_S)
+    assert both.rows == (page(plain, EMPTY_STATE, seen),) * 2
+    assert both.rows[0] != page(plain, EMPTY_STATE, NO_IMPRESSIONS)
 
 
 @settings(max_examples=30, deadline=None)
