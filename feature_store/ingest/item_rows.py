@@ -27,6 +27,8 @@ MAX_CATEGORIES = 50
 MAX_CATEGORY_CHARACTERS = 500
 _MAX_PRICE = 10_000_000_000
 _PRICE = pl.Decimal(18, 4)
+_LIST = pl.List(pl.String)
+_BETWEEN = "\x1f"
 
 AVAILABLE: dict[str, bool] = {
     **dict.fromkeys(("true", "1", "yes", "y", "t", "instock", "available", "backorder"), True),
@@ -140,31 +142,30 @@ def normalise_items(
 
 def _categories(given: pl.Series) -> pl.Series:
     """Read ``A > B``, several with ``|`` between, or a list."""
-
-    def path(text: str) -> str:
-        return " > ".join(filter(None, (part.strip() for part in text.split(">"))))
-
-    def paths(value: Any) -> list[str] | None:
-        if value is None:
-            return None
-        if isinstance(value, str):
-            if value.startswith("["):
-                try:
-                    value = [str(part) for part in orjson.loads(value)]
-                except (orjson.JSONDecodeError, TypeError):
-                    value = value.split("|")
-            else:
-                value = value.split("|")
-        return list(dict.fromkeys(filter(None, (path(str(part)) for part in value))))
-
-    if not isinstance(given.dtype, pl.List):
-        given = as_text(given)
-        # A shop has far fewer categories than items.
-        known = {value: paths(value) for value in given.unique()}
-        values = [known[value] for value in given]
+    if isinstance(given.dtype, pl.List):
+        texts = given.cast(pl.List(pl.String), strict=False).list.join(_BETWEEN, ignore_nulls=True)
     else:
-        values = [paths(value) for value in given.to_list()]
-    return pl.Series("categories", values, dtype=pl.List(pl.String))
+        texts = as_text(given)
+    # A shop has far fewer categories than items: each is read, and made a list, once.
+    different = texts.drop_nulls().unique()
+    known = pl.DataFrame(
+        {
+            "text": different,
+            "categories": pl.Series([_paths(text) for text in different], dtype=_LIST),
+        }
+    )
+    found = pl.DataFrame({"text": texts}).join(known, on="text", how="left", maintain_order="left")
+    return found["categories"]
+
+
+def _paths(text: str) -> list[str]:
+    if text.startswith("["):
+        listed = _loaded(text)
+        parts = [str(part) for part in listed] if isinstance(listed, list) else text.split("|")
+    else:
+        parts = text.split(_BETWEEN if _BETWEEN in text else "|")
+    paths = (" > ".join(filter(None, map(str.strip, part.split(">")))) for part in parts)
+    return list(dict.fromkeys(filter(None, paths)))
 
 
 def _prices(
@@ -287,13 +288,15 @@ def _markets(raw: Mapping[str, pl.Series], refusals: Refusals) -> dict[str, pl.S
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return {}
+    value = {} if text is None else _loaded(text)
+    return value if isinstance(value, dict) else None
+
+
+def _loaded(text: str) -> Any:
     try:
-        value = orjson.loads(text)
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def _is_deep(text: str) -> bool:

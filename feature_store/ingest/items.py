@@ -29,6 +29,7 @@ from feature_store.ingest.summary import ImportSummary
 from feature_store.ingest.table import Batch, EmptyFileError, Progress, RejectLog, silent
 from feature_store.item_columns import COLUMNS
 
+PART_ROWS = 25_000
 _UNREADABLE = ("broken_line", "wrong_encoding")
 _KEPT = ("markets",)
 """Stays as it is where a file has no column for it: few formats have a way to say it."""
@@ -259,12 +260,13 @@ def item_batches(
             with open_table(source) as table:
                 mapping = item_mapping(given, table.columns, source.name)
                 for batch in read_batches(source, table, sorted(set(mapping.values()))):
-                    result = normalise_items(batch, mapping, options, mark)
-                    rejects.add(result.rejects)
+                    for part in batch.parts(PART_ROWS):
+                        result = normalise_items(part, mapping, options, mark)
+                        rejects.add(result.rejects)
+                        yield result
                     done += batch.n_bytes
                     progress("reading", min(done, total), total)
                     last = batch
-                    yield result
         except EmptyFileError:
             if len(sources) == 1:
                 raise

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from feature_store.errors import UserError
 from feature_store.ingest.table import Batch
 
-BATCH_ROWS = 500_000
+BATCH_ROWS = 200_000
 
 
 class ParquetTable:

@@ -3,7 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
@@ -74,6 +74,13 @@ class Batch:
     lines: Lines
     rejects: list[Reject] = field(default_factory=list)
     n_bytes: int = 0
+
+    def parts(self, n_rows: int) -> Iterator["Batch"]:
+        """Yield the batch in parts of at most `n_rows`, for work that makes an object of a row."""
+        yield replace(self, frame=self.frame[:n_rows], lines=self.lines[:n_rows])
+        for at in range(n_rows, self.frame.height, n_rows):
+            part = slice(at, at + n_rows)
+            yield Batch(self.source, self.frame[part], self.lines[part])
 
 
 class Table(Protocol):

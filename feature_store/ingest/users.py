@@ -33,6 +33,7 @@ from feature_store.schema import person_of
 from feature_store.store import Store
 
 CHUNK = 1_000
+PART_ROWS = 25_000
 BY = "import"
 """Who changes the profiles, in the change log."""
 
@@ -155,11 +156,12 @@ def user_batches(
             with open_table(source) as table:
                 mapping = user_mapping(given, table.columns, source.name)
                 for batch in read_batches(source, table, sorted(set(mapping.values()))):
-                    rows = normalise_users(batch, mapping, types)
-                    rejects.add(rows.rejects)
+                    for part in batch.parts(PART_ROWS):
+                        rows = normalise_users(part, mapping, types)
+                        rejects.add(rows.rejects)
+                        yield rows
                     done += batch.n_bytes
                     progress("reading", min(done, total), total)
-                    yield rows
         except EmptyFileError:
             if len(sources) == 1:
                 raise
