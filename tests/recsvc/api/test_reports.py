@@ -28,7 +28,7 @@ def report(client: httpx.Client, **asked: str) -> dict[str, Any]:
     return document
 
 
-LATER = {
+LATER: dict[str, Any] = {
     "csat": {"count": 2, "mean": 2.5, "satisfied_share": 0.5},
     "ces": {"count": 1, "mean": 7.0},
     "ratings": {"count": 1, "mean": 4.5},
@@ -84,6 +84,17 @@ def test_what_was_said_is_in_the_report(client: httpx.Client) -> None:
         (period["start"][:7], period.get("complaints", {}).get("count", 0))
         for period in months["overall"]["periods"]
     ] == [("2019-04", 0), ("2019-05", 2)]
+
+
+def test_an_answer_off_its_scale_is_rejected_and_says_why(client: httpx.Client) -> None:
+    bad = said("r9", "2019-06-01", "survey", instrument="nps", score=11)
+    problem = assert_problem(client.post("/v1/events", json=bad), 422, "#")
+    assert "a survey by nps needs a whole score from 0 to 10" in problem["errors"][0]["detail"]
+    good = said("r9", "2019-06-01", "survey", instrument="csat", score=1)
+    rating = said("r9", "2019-06-01", "rating", value=0)
+    answer = client.post("/v1/events", json=[bad, good, rating]).json()
+    assert answer["accepted"] == 1
+    assert [one["index"] for one in answer["rejected"]] == [0, 2]
 
 
 def test_without_days_it_is_the_last_twelve_weeks(client: httpx.Client) -> None:
