@@ -119,7 +119,12 @@ EXAMPLE: dict[str, Any] = {
     "candidates": None,
 }
 RecommendationId = Annotated[
-    str, Path(pattern=r"^[0-9a-f]{32}$", examples=[EXAMPLE["recommendation_id"]])
+    str,
+    Path(
+        pattern=r"^[0-9a-f]{32}$",
+        description="`recommendation_id` of an answer",
+        examples=[EXAMPLE["recommendation_id"]],
+    ),
 ]
 
 

@@ -83,7 +83,7 @@ async def get_recall(worker: AnyWorker, recall_id: PathId) -> dict[str, Any]:
     operation_id="put_recall",
     summary="Recall items: no answer shows them any more",
     response_model=RecallReceipt,
-    responses=responses(RecallReceipt, RECEIPT, 400, 401, 403, 413, 415, 422, 500, 503),
+    responses=responses(RecallReceipt, RECEIPT, 400, 401, 403, 404, 413, 415, 422, 500, 503),
     **secured("recall:write", extra=body_of(Recall, BODY)),
 )
 async def put_recall(request: Request, worker: AnyWorker, recall_id: PathId) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class AuditQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     rule_id: Annotated[str | None, Field(max_length=128, description="of one rule alone")] = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    limit: Annotated[int, Field(ge=1, le=1000, description="documents of a page")] = 100
     before: Annotated[int | None, Field(ge=1, description="only changes with a lower number")] = (
         None
     )
@@ -113,5 +113,7 @@ class RulesQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    status: Status | None = None
-    placement: Annotated[str | None, Field(max_length=64)] = None
+    status: Annotated[Status | None, Field(description="only rules that are so")] = None
+    placement: Annotated[
+        str | None, Field(max_length=64, description="only rules that act there")
+    ] = None

@@ -60,7 +60,7 @@ def measure(snapshot: Snapshot, subject: Subject, config: TrainConfig) -> list[d
         for name, new_only in (("all", False), ("new", True)):
             lists = [_list(tuned, state, config.k, split.start_ms // 1_000, new_only=new_only)
                      for state in subject.states]  # fmt: skip
-            truths = split.new_truths if new_only else split.truths
+            truths = split.new_truths() if new_only else split.truths
             kept = [at for at, truth in enumerate(truths) if len(truth)]
             ranked = np.full((len(kept), config.k), -1, dtype=np.int64)
             for place, at in enumerate(kept):

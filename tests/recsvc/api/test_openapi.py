@@ -67,7 +67,8 @@ def test_operation_ids_are_verbs_and_unique(document: dict[str, Any]) -> None:
     assert len(set(ids)) == len(ids)
     verbs = {
         "get", "post", "list", "record", "promote", "rollback", "hold", "resume", "check",
-        "merge", "put", "patch", "delete",
+        "merge", "put", "patch", "delete", "create", "publish", "revert", "roll", "preview",
+        "lint", "audit", "end",
     }  # fmt: skip
     assert {one.partition("_")[0] for one in ids} <= verbs
     assert all(re.fullmatch(r"[a-z]+_[a-z_]+", one) for one in ids)
@@ -184,6 +185,27 @@ def test_every_route_of_the_contract_so_far_is_there(document: dict[str, Any]) -
         ("get", "/v1/personas/{persona_id}"),
         ("put", "/v1/personas/{persona_id}"),
         ("delete", "/v1/personas/{persona_id}"),
+        ("get", "/v1/recommendations/{recommendation_id}"),
+        ("get", "/v1/rules"),
+        ("post", "/v1/rules"),
+        ("get", "/v1/rules/{rule_id}"),
+        ("put", "/v1/rules/{rule_id}"),
+        ("delete", "/v1/rules/{rule_id}"),
+        ("post", "/v1/rules/preview"),
+        ("get", "/v1/rules/lint"),
+        ("post", "/v1/rules/publish"),
+        ("post", "/v1/rules/{rule_id}/revert"),
+        ("post", "/v1/rules/rollback"),
+        ("get", "/v1/rules/audit"),
+        ("get", "/v1/placements"),
+        ("get", "/v1/placements/{name}"),
+        ("put", "/v1/placements/{name}"),
+        ("delete", "/v1/placements/{name}"),
+        ("get", "/v1/recalls"),
+        ("get", "/v1/recalls/{recall_id}"),
+        ("put", "/v1/recalls/{recall_id}"),
+        ("delete", "/v1/recalls/{recall_id}"),
+        ("get", "/v1/recalls/{recall_id}/customers"),
         ("get", "/v1/segments"),
         ("get", "/v1/segments/{segment_id}"),
         ("put", "/v1/segments/{segment_id}"),
