@@ -20,7 +20,8 @@ BRANDS = ["b0", "b1", "b2"]
 PATHS = ["Food", "Food > Fruit", "Toys", "Toys > Red"]
 MOST = 45
 
-ids = st.sampled_from(item_ids(MOST + 3))
+# Mostly of items that every shop but the smallest has.
+ids = st.sampled_from(item_ids(10)) | st.sampled_from(item_ids(MOST + 3))
 id_lists = st.lists(ids, min_size=1, max_size=6, unique=True)
 
 documents = st.fixed_dictionaries(
@@ -32,7 +33,9 @@ documents = st.fixed_dictionaries(
         "attributes": st.sampled_from([{}, {"color": "red"}, {"color": ["red", "blue"]}]),
     }
 )
-catalogues = st.lists(documents, min_size=1, max_size=MOST)
+catalogues = st.sampled_from([1, 4, 12, 25, MOST]).flatmap(
+    lambda n: st.lists(documents, min_size=n, max_size=n)
+)
 
 leaves = st.one_of(
     st.sampled_from(BRANDS).map(lambda v: {"field": "item.brand", "op": "eq", "value": v}),
@@ -45,35 +48,30 @@ targets = st.one_of(
     leaves.map(lambda leaf: {"not": leaf}),
     st.lists(leaves, min_size=1, max_size=2).map(lambda parts: {"all": parts}),
 )
-positions = st.lists(st.integers(1, 15), min_size=1, max_size=3, unique=True)
-actions = st.one_of(
-    st.builds(
-        lambda item_ids, at: {
-            "type": "pin", "item_ids": item_ids, "positions": at[: len(item_ids)]
-        },
-        id_lists, positions,
+positions = st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True)
+ACTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "pin": st.builds(
+        lambda item_ids, at: {"item_ids": item_ids, "positions": at[: len(item_ids)]},
+        id_lists,
+        positions,
     ),
-    st.builds(
-        lambda target, weight: {"type": "boost", "target": target, "weight": weight},
-        targets, st.sampled_from([1.1, 2.0, 50.0]),
+    "boost": st.fixed_dictionaries(
+        {"target": targets, "weight": st.sampled_from([1.1, 2.0, 50.0])}
     ),
-    st.builds(
-        lambda target, weight: {"type": "bury", "target": target, "weight": weight},
-        targets, st.sampled_from([0.0, 0.01, 0.5]),
+    "bury": st.fixed_dictionaries(
+        {"target": targets, "weight": st.sampled_from([0.0, 0.01, 0.5])}
     ),
-    targets.map(lambda target: {"type": "exclude", "target": target}),
-    targets.map(lambda target: {"type": "include_only", "target": target}),
-    st.builds(
-        lambda by, most: {"type": "cap", "max": most, **by},
+    "exclude": st.fixed_dictionaries({"target": targets}),
+    "include_only": st.fixed_dictionaries({"target": targets}),
+    "cap": st.builds(
+        lambda by, most: {"max": most, **by},
         st.sampled_from([
             {"by": "brand"}, {"by": "category"}, {"by": "attribute", "attribute": "color"}
         ]),
         st.integers(1, 4),
     ),
-    st.builds(
-        lambda target, at: {"type": "slot", "target": target, "positions": at}, targets, positions
-    ),
-)  # fmt: skip
+    "slot": st.fixed_dictionaries({"target": targets, "positions": positions}),
+}  # fmt: skip
 audiences = st.sampled_from(
     [
         None,
@@ -89,15 +87,18 @@ audiences = st.sampled_from(
 
 @st.composite
 def rule_lists(draw: st.DrawFn, most: int = 5) -> list[CheckedRule]:
+    # Few kinds in one list, so that rules of one kind meet.
+    kinds = draw(st.lists(st.sampled_from(sorted(ACTIONS)), min_size=1, max_size=3))
     found = []
     for number in range(draw(st.integers(0, most))):
+        kind = draw(st.sampled_from(kinds))
         rule: dict[str, Any] = {
             "rule_id": f"r{number}",
             "status": draw(st.sampled_from(["live", "live", "live", "live", "paused"])),
             "placements": draw(st.sampled_from([["home", "product", "new"], ["*"], ["cart"]])),
             "priority": draw(st.integers(0, 2)),
             "when": draw(audiences),
-            "action": draw(actions),
+            "action": {"type": kind, **draw(ACTIONS[kind])},
         }
         if draw(st.integers(0, 9)) == 0:
             rule["starts_at"] = "2030-01-01T00:00:00Z"
