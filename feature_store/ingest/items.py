@@ -78,8 +78,8 @@ def import_items(
     """Import files of items; of several rows of one item the last one counts.
 
     An item that is there is replaced as a whole (`_KEPT` excepted), one that does not change is
-    not written. Of changes that are made by others while the files are read, those before the
-    comparison are compared with; of one item the change that is acknowledged last wins.
+    not written. Others may change items meanwhile: the file has the last word against a change
+    that is older than the comparison, a newer one lies over what is imported.
 
     Parameters
     ----------

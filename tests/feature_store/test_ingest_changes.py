@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFiles
 from feature_store.embedded import EmbeddedServer
 from feature_store.ingest.item_rows import ItemOptions
@@ -233,25 +234,30 @@ def test_live_changes_outlive_an_import_that_says_nothing_new(shop: Shop) -> Non
     assert found["i0"]["markets"] == {"CH": {"price": price}}
 
 
-def test_a_live_change_at_the_last_moment_outlives_a_withdrawal(shop: Shop) -> None:
+def test_a_change_that_the_import_has_not_seen_lies_over_it(shop: Shop) -> None:
     shop.bring(lines(*TEN))
     publish = shop.sink.publish
 
     class Late(StoreSink):
+        def current(self) -> Catalogue:
+            return shop_sink.current()
+
         def publish(self, items: pl.DataFrame, absent: pl.Series) -> None:
             shop.write(
-                ItemWrite("patch", "i9", {"title": "late", "available": True}),
+                ItemWrite("patch", "i9", {"title": "late"}),
                 ItemWrite("patch", "i0", {"title": "late"}),
-                ItemWrite("patch", "i1", {"title": "late"}),
+                ItemWrite("patch", "i1", {"available": False}),
             )
             publish(items, absent)
 
+    shop_sink = shop.sink
     shop.sink = Late(shop.url, shop.folder / "catalogue")
-    shop.bring(lines("i0") + "i1,new,2.00\n" + lines(*TEN[2:9]).split("\n", 1)[1], full=True)
+    text = lines("i0") + "i1,new,2.00\n" + lines(*TEN[2:9]).split("\n", 1)[1]
+    assert shop.bring(text, full=True).applied
     found = shop.items()
     assert (found["i9"]["title"], found["i9"]["available"]) == ("late", False)
-    assert found["i0"]["title"] == "late", "the file has nothing new to say of it"
-    assert found["i1"]["title"] == "new", "what is acknowledged last wins"
+    assert found["i0"]["title"] == "late"
+    assert (found["i1"]["title"], found["i1"]["available"]) == ("new", False)
 
 
 def test_what_is_absent_is_available_in_no_market(shop: Shop) -> None:
