@@ -114,64 +114,65 @@ def draw(trial: Trial, path: Path) -> None:
     """Draw what was forecast beside what came."""
     import altair as alt
 
-    def tenths(by: F64, seen: F64) -> pl.DataFrame:
-        order = np.argsort(by, kind="stable")
-        parts = np.array_split(order, 10)
-        return pl.DataFrame(
-            {"forecast": [by[p].mean() for p in parts], "came": [seen[p].mean() for p in parts]}
-        )
-
-    def against(frame: pl.DataFrame, title: str, x: str, y: str) -> Any:
-        high = float(frame.select(pl.max_horizontal(pl.all().max())).item()) * 1.05
-        frame = frame if "low" in frame.columns else frame.with_columns(low="came", high="came")
-        line = pl.DataFrame({"forecast": [0.0, high], "came": [0.0, high]})
-        scale = alt.Scale(domain=[0, high], nice=False)
-        axes = {
-            "x": alt.X("forecast:Q", title=x, scale=scale),
-            "y": alt.Y("came:Q", title=y, scale=scale),
-        }
-        right = alt.Chart(line).mark_line(color="#bbb", strokeDash=[4, 3]).encode(**axes)
-        dots = alt.Chart(frame).mark_point(filled=True, size=70, color="#3b6ea5").encode(**axes)
-        bars = alt.Chart(frame).mark_rule(color="#3b6ea5", opacity=0.5)
-        bars = bars.encode(x=axes["x"], y=alt.Y("low:Q", scale=scale), y2="high:Q")
-        return (right + bars + dots).properties(width=240, height=240, title=title)
-
+    by = trial.forecast.orders
+    tenths = np.array_split(np.argsort(by, kind="stable"), 10)
+    means = [{"forecast": by[part].mean(), "came": trial.orders[part].mean()} for part in tenths]
     orders = against(
-        tenths(trial.forecast.orders, trial.orders),
+        pl.DataFrame(means).with_columns(low="came", high="came"),
         f"Orders in {trial.days} days, by tenths of customers",
         "forecast, mean",
         "came, mean",
     )
-    table = report_of(trial)["churn"]["reliability"]
     risk = against(
-        pl.DataFrame([risk_row(row) for row in table]),
+        pl.DataFrame([risk_row(row) for row in report_of(trial)["churn"]["reliability"]]),
         f"No purchase in {trial.model.churn_days} days, by risk (bars: 95 %)",
         "churn risk, mean",
         "share that stayed away",
     )
-    near = near_enough(trial)
-    dates = (
+    both = alt.hconcat(orders, risk, dates(near_enough(trial)))
+    both = both.configure_title(fontSize=12, anchor="start")
+    both.configure(background="white").save(str(path))
+
+
+def against(frame: pl.DataFrame, title: str, x: str, y: str) -> Any:
+    """Return points of what came over what was forecast, with a line where both are equal."""
+    import altair as alt
+
+    high = float(frame.select(pl.max_horizontal(pl.all().max())).item()) * 1.05
+    line = pl.DataFrame({"forecast": [0.0, high], "came": [0.0, high]})
+    scale = alt.Scale(domain=[0, high], nice=False)
+    axes = {
+        "x": alt.X("forecast:Q", title=x, scale=scale),
+        "y": alt.Y("came:Q", title=y, scale=scale),
+    }
+    right = alt.Chart(line).mark_line(color="#bbb", strokeDash=[4, 3]).encode(**axes)
+    dots = alt.Chart(frame).mark_point(filled=True, size=70, color="#3b6ea5").encode(**axes)
+    bars = alt.Chart(frame).mark_rule(color="#3b6ea5", opacity=0.5)
+    bars = bars.encode(x=axes["x"], y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    return (right + bars + dots).properties(width=240, height=240, title=title)
+
+
+def dates(near: pl.DataFrame) -> Any:
+    """Return lines of the share of customers whose date is off by at most so many days."""
+    import altair as alt
+
+    scale = alt.Scale(domain=["model", "mean interval"], range=["#3b6ea5", "#d08a3c"])
+    color = alt.Color("by:N", title=None, scale=scale, legend=None)
+    lines = (
         alt.Chart(near)
         .mark_line(strokeWidth=2)
         .encode(
             x=alt.X("days:Q", title="days off, at most"),
             y=alt.Y("share:Q", title="share of who came", scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color(
-                "by:N",
-                title=None,
-                scale=alt.Scale(domain=["model", "mean interval"], range=["#3b6ea5", "#d08a3c"]),
-                legend=None,
-            ),
+            color=color,
         )
     )
     names = (
         alt.Chart(near.filter(pl.col("days") == 16))
         .mark_text(dy=14, align="left", fontSize=11)
-        .encode(x="days:Q", y="share:Q", text="by:N", color=alt.Color("by:N", legend=None))
+        .encode(x="days:Q", y="share:Q", text="by:N", color=color)
     )
-    dates = (dates + names).properties(width=240, height=240, title="Date of the next purchase")
-    both = alt.hconcat(orders, risk, dates).configure_title(fontSize=12, anchor="start")
-    both.configure(background="white").save(str(path))
+    return (lines + names).properties(width=240, height=240, title="Date of the next purchase")
 
 
 def risk_row(row: dict[str, Any]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from training.customers.purchasing import F64, PurchaseProcess, Repeats, fit_process
@@ -127,6 +127,8 @@ def test_spend_that_was_made_up_is_found_again() -> None:
     b=st.floats(0.05, 1000), modified=st.booleans(), count=st.integers(0, 900),
     age=st.integers(0, 3000), part=st.floats(0, 1),
 )  # fmt: skip
+@example(r=3.98165, alpha=0.5, a=3.98165, b=18.0, modified=False, count=0, age=0, part=0.0)
+@example(r=2.0, alpha=1.0, a=1.0, b=1.0, modified=False, count=0, age=0, part=0.0)
 @settings(deadline=None, max_examples=150)
 def test_laws_of_the_purchase_process(
     r: float, alpha: float, a: float, b: float, modified: bool, count: int, age: int, part: float

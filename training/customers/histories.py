@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from training.customers.purchases import exact_sum
 from training.customers.purchasing import Repeats
 
 F64 = npt.NDArray[np.float64]
@@ -106,7 +107,7 @@ def histories_of(orders: pl.DataFrame, as_of_day: int) -> Histories:
         orders.lazy()
         .filter(pl.col("day") <= as_of_day)
         .group_by("person", "day")
-        .agg(pl.len().alias("orders"), pl.col("value").sum())
+        .agg(pl.len().alias("orders"), exact_sum("value"))
         .sort("person", "day")
     )
     gap = pl.col("day").diff().cast(pl.Float64)
@@ -117,7 +118,7 @@ def histories_of(orders: pl.DataFrame, as_of_day: int) -> Histories:
             pl.len().alias("days"),
             pl.col("day").min().alias("first_day"),
             pl.col("day").max().alias("last_day"),
-            pl.col("value").sum(),
+            exact_sum("value"),
             (pl.col("value") > 0).sum().alias("valued_days"),
             (gap**2).sum().alias("gaps_squared"),
         )

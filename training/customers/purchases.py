@@ -10,6 +10,8 @@ from feature_store.merging import ROW_TYPE, merged_people
 from feature_store.schema import EventType
 
 DAY_S = 86_400
+MAX_VALUE = 1e9
+"""A line is worth no more: what is above is a mistake, and would be the shop's whole revenue."""
 _BOUGHT, _RETURNED = EventType.PURCHASE.value, EventType.REFUND.value
 _NEEDED = [
     "type", "user_id", "anonymous_id", "item_id", "timestamp", "quantity", "unit_price",
@@ -88,16 +90,23 @@ def read_purchases(events: pl.LazyFrame, half_life_days: float) -> Purchases:
     weight = (-rate * (now_s - pl.col("t_s")).clip(lower_bound=0)).exp().sum()
     orders = (
         lines.group_by("person", "order")
-        .agg((pl.col("t_s").min() // DAY_S).cast(pl.Int32).alias("day"), pl.col("value").sum())
+        .agg((pl.col("t_s").min() // DAY_S).cast(pl.Int32).alias("day"), exact_sum("value"))
         .drop("order")
         .sort("person", "day", "value")
     )
     tastes = lines.group_by("person", "item").agg(
         weight.cast(pl.Float32).alias("weight"), pl.len().alias("lines")
     )
-    prices = lines.filter(pl.col("price") > 0).group_by("item").agg(pl.col("price").mean())
+    # Means of the same prices in another order differ in their last bits.
+    price = pl.col("price").cast(pl.Float64).mean().round(4)
+    prices = lines.filter(pl.col("price") > 0).group_by("item").agg(price)
     tastes, prices = tastes.sort("person", "item"), prices.sort("item")
     return Purchases(orders, tastes, prices, persons, item_ids, currency, n_foreign, as_of)
+
+
+def exact_sum(column: str) -> pl.Expr:
+    """Return the sum of amounts, which is the same in any order: in whole ten-thousandths."""
+    return ((pl.col(column) * 10_000).round().cast(pl.Int64).sum() / 10_000).alias(column)
 
 
 def _currencies(lines: pl.LazyFrame) -> tuple[str | None, int]:
@@ -144,7 +153,7 @@ def _coded(lines: pl.LazyFrame, currency: str | None) -> tuple[pl.DataFrame, pl.
         (pl.col("type") == _RETURNED).alias("refund"),
         "quantity",
         price.cast(pl.Float32).alias("price"),
-        (price * pl.col("quantity").fill_null(1)).alias("value"),
+        (price * pl.col("quantity").fill_null(1)).clip(upper_bound=MAX_VALUE).alias("value"),
     )
     persons = valued.select(pl.col("person").unique().sort()).collect(engine="streaming")
     items = valued.select(pl.col("item_id").unique().sort()).collect(engine="streaming")

@@ -27,7 +27,7 @@ PRIOR_SD = 5.0
 """Standard deviation of a normal prior on the logarithm of each parameter, so that a small shop
 has an estimate too; it has no weight worth mentioning from a hundred customers on."""
 _BOUND = 12.0
-_NEAR = 1e-7
+_NEAR = 1e-6
 _POINTS = 200
 _LEAST = 1e-12
 
@@ -95,8 +95,11 @@ class PurchaseProcess:
         with hundreds of purchases.
         """
         offset = float(self.modified)
-        # At a = 1 the formula is 0/0; beside it, it is smooth.
-        a = self.a if abs(self.a - 1.0) > _NEAR else 1.0 + _NEAR
+        # At a = 1 the formula is 0/0, and where r - a is whole scipy's function loses its digits;
+        # beside them the formula is smooth.
+        a = self.a
+        while abs(a - 1.0) < _NEAR or abs(self.r - a - round(self.r - a)) < _NEAR:
+            a += 2.0 * _NEAR
         z = horizon / (self.alpha + known.age + horizon)
         total = a + self.b + known.count - 1.0 + offset
         with np.errstate(over="ignore", invalid="ignore"):
@@ -120,9 +123,10 @@ class PurchaseProcess:
         shape, rate = self.r + known.count, self.alpha + known.age
         survived = self.b + known.count + float(self.modified)
         total = np.zeros(len(known))
-        for share in (np.arange(_POINTS) + 0.5) / _POINTS:
-            p = np.maximum(betaincinv(self.a, survived, share), _LEAST)
-            total -= np.expm1(-shape * np.log1p(p * horizon / rate)) / p
+        # Denser towards small p, where those who stay long are.
+        for at in (np.arange(_POINTS) + 0.5) / _POINTS:
+            p = np.maximum(betaincinv(self.a, survived, at**3), _LEAST)
+            total -= 3.0 * at**2 * np.expm1(-shape * np.log1p(p * horizon / rate)) / p
         return total / _POINTS
 
     def none_within(self, known: Repeats, horizon: float) -> F64:
