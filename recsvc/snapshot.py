@@ -18,6 +18,7 @@ from feature_store.catalogue_files import CatalogueFile, CatalogueFiles
 from feature_store.documents import SiteDocuments
 from feature_store.item_changes import ItemChange
 from feature_store.registry import ModelRegistry
+from recsvc.memory import give_back
 from recsvc.recalls import recalled_mask
 from recsvc.retrieval import JoinedModel
 from recsvc.rules import NOTHING, CompiledRules, compile_rules
@@ -114,6 +115,7 @@ class SnapshotHolder:
         model.warm_up()
         rules = compile_rules(self.site.rules.values(), self._file.catalogue)
         self.current = self._snapshot(self._file.catalogue, model, rules)
+        give_back()
 
     @property
     def n_changes(self) -> int:
@@ -151,6 +153,7 @@ class SnapshotHolder:
             if file is self._file and artifact is self._artifact:
                 return False
             self._swap(file, artifact)
+            give_back()
             return True
 
     def _swap(self, file: CatalogueFile, artifact: ModelArtifact | None) -> None:
@@ -162,6 +165,8 @@ class SnapshotHolder:
             catalogue = file.catalogue.after(before)
         model = joined(artifact, catalogue)
         model.warm_up()
+        # All targets over a new file take a while; under the lock what came meanwhile is left.
+        rules = compile_rules(self.site.rules.values(), catalogue, self.current.rules)
         with self._lock:
             changes = self._changes_after(file)
             later = changes[len(before) :]
@@ -169,7 +174,7 @@ class SnapshotHolder:
                 catalogue = catalogue.after(later)
                 model = model.with_catalogue(catalogue)
             self._file, self._artifact, self._changes = file, artifact, changes
-            rules = compile_rules(self.site.rules.values(), catalogue, self.current.rules)
+            rules = compile_rules(self.site.rules.values(), catalogue, rules)
             self.current = self._snapshot(catalogue, model, rules)
 
     def _changes_after(self, file: CatalogueFile) -> list[ItemChange]:
