@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.catalogue import Catalogue, hash_ids
@@ -111,6 +111,7 @@ def test_what_was_given_back_was_not_bought() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 30)), max_size=12))
+@settings(deadline=None)
 def test_refunds_take_what_a_stack_takes(steps: list[tuple[bool, int]]) -> None:
     stack: list[float] = []
     events = [bought("z", "z", 0, 1.0)]
@@ -166,6 +167,7 @@ def test_quintiles_are_fifths_and_equal_values_are_equal() -> None:
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=60))
+@settings(deadline=None)
 def test_quintiles_follow_the_order(values: list[float]) -> None:
     scores = quintiles(np.array(values))
     assert ((scores >= 1) & (scores <= 5)).all()
