@@ -72,7 +72,7 @@ class Source:
     whole: frozenset[str] = frozenset({"attributes"})
 
 
-def find_item_sources(named: str, form: str | None = None) -> list[Source]:
+def find_item_sources(named: str, form: str | None = None, *, mapped: bool = False) -> list[Source]:
     """Find the files of items that a person means; a product feed is told from its content.
 
     Parameters
@@ -81,6 +81,8 @@ def find_item_sources(named: str, form: str | None = None) -> list[Source]:
         See `find_sources`.
     form : str, optional
         One of `FORMATS` or `FEEDS`.
+    mapped : bool
+        Whether the person names columns: then a table is just a table, whatever its columns.
 
     Returns
     -------
@@ -94,11 +96,11 @@ def find_item_sources(named: str, form: str | None = None) -> list[Source]:
     """
     found = find_sources(named, form, FORMATS + FEEDS, guess="csv")
     if form is None:
-        found = [replace(source, format=_sniffed(source)) for source in found]
+        found = [replace(source, format=_sniffed(source, mapped=mapped)) for source in found]
     return [replace(source, whole=ITEM_OBJECTS) for source in found]
 
 
-def _sniffed(source: Source) -> str:
+def _sniffed(source: Source, *, mapped: bool) -> str:
     """Tell a product feed from other text by its first bytes."""
     if source.format not in ("csv", "merchant"):
         return source.format
@@ -111,6 +113,8 @@ def _sniffed(source: Source) -> str:
         raise _unreadable(source, error) from None
     if is_xml(start):
         return "merchant"
+    if mapped:
+        return "csv"
     header = start.removeprefix(_BOM).lstrip().split(b"\n", 1)[0].decode(errors="replace")
     return "merchant" if is_merchant_header(header_names(header)) else "csv"
 

@@ -56,8 +56,8 @@ def run(settings: Settings, files: FileOptions, options: ItemOptions, *, as_json
     IncompleteFeedError
         If a feed breaks off.
     """
-    sources = find_item_sources(files.source, files.form)
     given = parse_map(files.columns, ITEM_FIELDS)
+    sources = find_item_sources(files.source, files.form, mapped=bool(given))
     began = time.monotonic()
     with server_url(settings) as url, ProgressReport() as progress, alone(settings):
         summary = import_items(
@@ -83,8 +83,8 @@ def dry_run(settings: Settings, files: FileOptions, options: ItemOptions, *, as_
     UserError
         If the import would be refused.
     """
-    sources = find_item_sources(files.source, files.form)
     given = parse_map(files.columns, ITEM_FIELDS)
+    sources = find_item_sources(files.source, files.form, mapped=bool(given))
     looked = look(sources, given, item_mapping)
     summary = ItemSummary()
     if looked.problem is None:

@@ -100,6 +100,17 @@ def test_a_german_table(tmp_path: Path) -> None:
     assert bring_file(tmp_path / "items.csv")[1][0]["price"] == Decimal("1.234")
 
 
+def test_a_price_of_two_parts(tmp_path: Path) -> None:
+    price = {"amount": "3.50", "currency": "CHF"}
+    frame = pl.DataFrame({"item_id": ["a", "b"], "price": [price, None]})
+    frame.write_parquet(tmp_path / "items.parquet")
+    _, rows = bring_file(tmp_path / "items.parquet")
+    assert [(row["price"], row["currency"]) for row in rows] == [
+        (Decimal("3.5"), "CHF"),
+        (None, None),
+    ]
+
+
 def test_events_have_prices_too(tmp_path: Path) -> None:
     path = tmp_path / "sales.csv"
     path.write_text("user_id;item_id;date;quantity;price\n7;a;2024-01-01;1,5;1.015,50\n")

@@ -165,6 +165,9 @@ def test_other_tables_are_no_feeds(tmp_path: Path) -> None:
     path.write_text("item_id,title,link,price\na,T,https://x,1\n")
     assert find_item_sources(str(path))[0].format == "csv"
     assert find_item_sources(str(path), "merchant")[0].format == "merchant"
+    path.write_text("id,title,link,image_link,price,availability\na,T,https://x,,1,yes\n")
+    assert find_item_sources(str(path))[0].format == "merchant"
+    assert find_item_sources(str(path), mapped=True)[0].format == "csv"
     with pytest.raises(UserError, match="holds items; use one of csv"):
         find_sources(str(path), "merchant")
     with pytest.raises(UserError, match="not yet supported"):
