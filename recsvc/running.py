@@ -12,6 +12,7 @@ import threadpoolctl  # type: ignore[import-untyped]
 import uvicorn
 
 from feature_store.errors import RecsvcError
+from recsvc import memory
 from recsvc.app import create_app
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
@@ -86,6 +87,7 @@ def run_worker(
     ArtifactError
         If the model or the catalogue that should serve is damaged.
     """
+    memory.tame()
     threadpoolctl.threadpool_limits(limits=1)
     worker = Worker(settings, secret, Metrics())
     config = uvicorn.Config(
