@@ -48,10 +48,15 @@ ARRAYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "content_tokens": ("uint64", ("v",)),
     "content_factors": ("float32", ("v", "d")),
     "content_popularity": ("float32", ("v",)),
+    "start_groups": ("uint64", ("g",)),
+    "start_vectors": ("float32", ("g", "d")),
 }
-"""Every array of an artifact: dtype and dimensions (``n`` items, ``d`` factors, ``v`` tokens)."""
+"""Every array of an artifact: dtype and dimensions (``n`` items, ``d`` factors, ``v`` tokens of
+content, ``g`` groups of people)."""
 
-OPTIONAL = frozenset({"content_tokens", "content_factors", "content_popularity"})
+OPTIONAL = frozenset(
+    {"content_tokens", "content_factors", "content_popularity", "start_groups", "start_vectors"}
+)
 """Arrays that an artifact may lack: it was made before there were any, and they count as empty."""
 
 

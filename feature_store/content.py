@@ -5,7 +5,7 @@ items that the model has not seen. Both read tokens by this one function.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,9 +118,14 @@ def _attribute_tokens(items: pl.DataFrame) -> pl.DataFrame:
 
 def _attributes(text: str) -> list[str]:
     found: dict[str, Any] = orjson.loads(text)
+    return attribute_tokens(found)
+
+
+def attribute_tokens(attributes: Mapping[str, Any]) -> list[str]:
+    """Return the tokens of attributes, of an item or of a person: one for each name and value."""
     return [
         f"a:{name.lower()}={shown}"
-        for name, value in found.items()
+        for name, value in attributes.items()
         for part in (value if isinstance(value, list) else [value])
         if (shown := _shown(part)) is not None
     ]

@@ -18,6 +18,7 @@ from recsvc.engine import Response, recommend
 from recsvc.people import document_of, scope_of
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
+from recsvc.starts import Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,18 @@ def choose(snapshot: Snapshot, question: Question, now_s: float) -> Response:
         list_time_s(snapshot, request, question.then_s, int(now_s)),
         scope=_scope(snapshot, question, now_s),
         impressions=seen,
+        start=_start(snapshot, question),
         skip=question.shown,
     )
+
+
+def _start(snapshot: Snapshot, question: Question) -> Start | None:
+    """Return where somebody without a history starts; who is not profiled starts like anybody."""
+    context = question.context
+    said = context.preferences
+    if context.state.n_item_facts or not (question.profiled and said.personalization):
+        return None
+    return snapshot.model.starts.of_context(context.profile, said)
 
 
 def _scope(snapshot: Snapshot, question: Question, now_s: float) -> Scope | None:

@@ -189,6 +189,7 @@ def _train(
     """Start the training, lend it the serving engine, and store what it says of customers."""
     from datetime import UTC, datetime
 
+    from recsvc.commands.attributes import read_attributes
     from recsvc.commands.customers import store_customers
     from recsvc.recommender import EngineRecommender
     from training.config import TrainConfig
@@ -205,6 +206,7 @@ def _train(
             end=end,
             publish=publish,
             customers=customers,
+            attributes=read_attributes(known),
             progress=progress,
         )
         if publish and result.customers is not None:

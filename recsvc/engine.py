@@ -26,6 +26,7 @@ from recsvc.requests import RecommendationRequest
 from recsvc.rules import NO_RULES, ActiveRules, applicable
 from recsvc.snapshot import Snapshot
 from recsvc.sources import Query
+from recsvc.starts import Start
 
 Mask = npt.NDArray[np.bool_]
 
@@ -67,6 +68,7 @@ def recommend(
     *,
     impressions: Impressions = NO_IMPRESSIONS,
     scope: Scope | None = None,
+    start: Start | None = None,
     skip: int = 0,
     without_rows: npt.NDArray[np.integer] | None = None,
 ) -> Response:
@@ -89,6 +91,8 @@ def recommend(
     scope : Scope or None
         What the audiences of rules see: the person, the page, the request (``people.scope_of``).
         Without it they see the request alone.
+    start : Start or None
+        What is known of the taste of somebody without a history; of anybody else it is not used.
     skip : int
         How many items of the list were shown already (``after``).
     without_rows : ndarray of int or None
@@ -113,6 +117,8 @@ def recommend(
         fatigue = read_fatigue(impressions, state, snapshot.scratch.total, now_s)
     about = snapshot.catalogue.rows(request.item_ids) if request.item_ids else _NO_ROWS
     query = Query(snapshot, history, about[about >= 0], now_s, placement.kinds)
+    if start is not None and preferences.personalization and state.n_item_facts == 0:
+        query.start, personal = start, True
     if scope is None:
         scope = Scope(context=request.context, now_s=now_s)
     rules = applicable(snapshot.rules, placement.name, scope, now_s)

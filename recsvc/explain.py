@@ -38,6 +38,7 @@ TEXTS = {
     "trending": "Trending now",
     "popular": "Popular right now",
     "new_arrival": "New",
+    "followed": "Because of your interests",
     "pinned": "Picked by the shop",
 }
 """What each reason says in English; ``{items}`` are titles."""
@@ -154,7 +155,8 @@ def _contributors(query: Query, rows: Sequence[int]) -> list[Reason]:
     for row in rows:
         position = positions.get(row)
         if position is None:
-            found.append(Reason("collaborative", CODES["popular"]))
+            interested = query.start is not None and query.start.interests is not None
+            found.append(Reason("collaborative", "followed" if interested else CODES["popular"]))
             continue
         code = "because_you_bought" if history.bought[position] else "because_you_viewed"
         found.append(Reason("collaborative", code, (int(history.rows[position]),)))

@@ -12,6 +12,7 @@ from recsvc.history import History, Purchases
 from recsvc.kinds import POPULAR
 from recsvc.retrieval import JoinedModel
 from recsvc.snapshot import Snapshot
+from recsvc.starts import Start
 from recsvc.topics import Topics
 
 F32 = npt.NDArray[np.float32]
@@ -20,6 +21,7 @@ Mask = npt.NDArray[np.bool_]
 
 NEAREST = 100
 BY_TOPIC = 300
+START_POPULAR = 500
 _LONG = decay_rate(90.0 * DAY_S)
 _SHORT = decay_rate(15.0 * DAY_S)
 _TASTE = decay_rate(60.0 * DAY_S)
@@ -48,6 +50,22 @@ def by_topic(snapshot: Snapshot, topics: Topics, history: History, allowed: Mask
         return rows
     likely = topics.likely(snapshot.model.category_codes, history)[of_row]
     return rows[np.argpartition(-likely, BY_TOPIC)[:BY_TOPIC]]
+
+
+def by_start(snapshot: Snapshot, start: Start, allowed: Mask | None) -> Rows:
+    """Return what is popular, and what is near a start; rows may repeat."""
+    model = snapshot.model
+    popular = model.popular
+    if allowed is not None:
+        # Most of the first are allowed: there is no need to look at all.
+        popular = popular[: 4 * START_POPULAR]
+        popular = popular[allowed[popular]]
+    found = [popular[:START_POPULAR]]
+    if model.index is not None:
+        for vector in start.vectors:
+            near = model.catalogue_rows[model.index.search(vector, NEAREST)]
+            found.append(near[near >= 0])
+    return np.concatenate(found)
 
 
 def retrieve(
@@ -91,6 +109,7 @@ def personal_features(
     vector: F32 | None,
     others: Rows,
     topics: Topics | None = None,
+    start: Start | None = None,
 ) -> tuple[Rows, F32]:
     """Compute the features of everything bought before and of other candidates.
 
@@ -129,6 +148,9 @@ def personal_features(
         Catalogue rows; those that were bought are left out here, they come first anyway.
     topics : Topics or None
         Of the others, if they are content.
+    start : Start or None
+        Of somebody without a history: `collaborative` is then how much better than average an item
+        fits.
 
     Returns
     -------
@@ -156,6 +178,11 @@ def personal_features(
     new[_AFFINITY] = _affinity(model, history.purchases, others)
     if len(model.cold.rows):
         _by_content(model, vector, others, new)
+    if start is not None:
+        at, factors = model.placed(others)
+        # Rows without a place fit as badly as any.
+        new[_COLLABORATIVE] = np.log(_LEAST)
+        new[_COLLABORATIVE, np.isin(others, at)] = start.scores(factors)
     if topics is not None:
         logs = np.append(np.log(topics.share), np.log(topics.share).mean())
         likely = np.append(topics.likely(model.category_codes, history), logs[-1])

@@ -2,22 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.fold_in import FoldedUser
-from recsvc.features import by_topic, personal_features, retrieve
-from recsvc.history import History
-from recsvc.placements import PRODUCTS
-from recsvc.snapshot import Snapshot
-from recsvc.topics import Topics
+from recsvc.features import by_start, by_topic, personal_features, retrieve
+from recsvc.query import Query
+from recsvc.ranks import one_over_rank
 
 F32 = npt.NDArray[np.float32]
-I32 = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
+
+__all__ = ["SOURCES", "Candidates", "Query", "blended", "exact", "popular", "remaining"]
 
 POPULAR_ROWS = 1_000
 EXACT_ROWS = 500
@@ -28,7 +25,7 @@ LIKE_ROWS = 2_000
 DUE_WIDTH = 0.5
 SAME_CATEGORY = 0.5
 SAME_DEPARTMENT = 0.5
-_CHUNK = 1_024
+_CHUNK, _MOST = 1_024, 65_536
 _NO_SCORES = np.zeros(0, dtype=np.float32)
 _NO_ROWS = np.zeros(0, dtype=np.int32)
 
@@ -56,6 +53,28 @@ class Candidates:
     source: str
     features: F32 | None = None
     is_sorted: bool = False
+
+    def among(self, mask: Mask, n: int) -> Iterator[Iterator[tuple[int, int, float]]]:
+        """Yield what `best` does, of the rows that a mask over the whole catalogue allows.
+
+        A sorted list may be as long as the catalogue: it is looked at only as far as it is taken.
+
+        Parameters
+        ----------
+        mask : ndarray of bool, shape (n_rows,)
+            Which rows are allowed.
+        n : int
+            About how many will be taken.
+        """
+        if not self.is_sorted:
+            yield from self.best(mask[self.rows], n)
+            return
+        start, size = 0, _CHUNK
+        while start < len(self.rows):
+            positions = np.flatnonzero(mask[self.rows[start : start + size]])
+            if len(positions):
+                yield self._of(positions + start)
+            start, size = start + size, min(2 * size, _MOST)
 
     def best(self, may: Mask, n: int) -> Iterator[Iterator[tuple[int, int, float]]]:
         """Yield position, row and score of what may be shown, best first, in portions.
@@ -92,121 +111,17 @@ class Candidates:
         )
 
 
-class Query:
-    """What the sources are asked; what several of them need is computed once.
-
-    Parameters
-    ----------
-    snapshot : Snapshot
-        Catalogue and model.
-    history : History
-        The person's, weighted; empty for nobody.
-    about : ndarray of int32
-        Catalogue rows of the page's items.
-    now_s : int
-        Seconds since 1970.
-    kinds : frozenset of str
-        Item kinds that will be shown.
-
-    Attributes
-    ----------
-    allowed : ndarray of bool, shape (n_rows,), or None
-        What may be shown, as soon as that is known.
-    """
-
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        history: History,
-        about: Rows,
-        now_s: int,
-        kinds: frozenset[str] = PRODUCTS,
-    ) -> None:
-        self.snapshot = snapshot
-        self.history = history
-        self.about = about
-        self.now_s = now_s
-        self.kinds = kinds
-        self.allowed: Mask | None = None
-
-    @cached_property
-    def known_history(self) -> tuple[I32, F32, Rows]:
-        """Model rows and weights of the history items that the model knows, and their positions."""
-        rows = self.snapshot.model.rows_of(self.history.rows)
-        known = np.flatnonzero(rows >= 0)
-        if len(known) == len(rows):
-            return rows, self.history.weights, known
-        return rows[known], self.history.weights[known], known
-
-    @cached_property
-    def cold_history(self) -> tuple[F32, F32, Rows]:
-        """Factors and weights of the history items that are placed by content, and positions."""
-        cold = self.snapshot.model.cold
-        at = cold.at(self.history.rows)
-        found = np.flatnonzero(at >= 0)
-        return cold.factors[at[found]], self.history.weights[found], found
-
-    @cached_property
-    def folded_positions(self) -> Rows:
-        """Positions in the history of what the vector was made of."""
-        _, _, known = self.known_history
-        if len(known) == len(self.history.rows):
-            return known
-        return np.concatenate((known, self.cold_history[2]))
-
-    @cached_property
-    def folded(self) -> FoldedUser | None:
-        """The person's vector, or ``None`` when the model knows nothing of the history."""
-        fold_in = self.snapshot.model.fold_in
-        rows, weights, _ = self.known_history
-        more: F32 | None = None
-        if len(rows) < len(self.history.rows):
-            factors, their_weights, _ = self.cold_history
-            if len(factors):
-                more, weights = factors, np.concatenate((weights, their_weights))
-        if fold_in is None or len(weights) == 0:
-            return None
-        disliked = self.history.disliked
-        if len(disliked) == 0:
-            return fold_in.solve(rows, weights, more=more)
-        unwanted = self.snapshot.model.rows_of(disliked)
-        return fold_in.solve(rows, weights, unwanted[unwanted >= 0], more)
-
-    @property
-    def vector(self) -> F32 | None:
-        """The person's factors, or ``None`` when nothing is known of their taste."""
-        return None if self.folded is None else self.folded.vector
-
-    @cached_property
-    def topics(self) -> Topics | None:
-        """What the items that will be shown are about, if they are content."""
-        return None if self.kinds is PRODUCTS else self.snapshot.model.topics(self.kinds)
-
-    @property
-    def weights(self) -> F32:
-        """Weights of the blend, shape (len(FEATURES),)."""
-        model = self.snapshot.model
-        return model.weights if self.topics is None else model.topic_weights
-
-    @cached_property
-    def page_vector(self) -> F32 | None:
-        """Mean direction of the page's items among the factors, or ``None`` if none is known."""
-        _, factors = self.snapshot.model.placed(self.about)
-        if len(factors) == 0:
-            return None
-        norms = np.linalg.norm(factors, axis=1, keepdims=True)
-        mean: F32 = (factors / np.maximum(norms, 1e-9)).sum(axis=0)
-        return mean if mean.any() else None
-
-
 def personal(query: Query) -> Candidates:
     """Blend what somebody buys again, what people like them buy, and what goes with it.
 
-    For somebody without a history it is what is popular.
+    For somebody without a history it is what fits what they say of themselves, or else what is
+    popular, lately and in the long run.
     """
     vector, topics = query.vector, query.topics
+    if topics is None and query.start is not None:
+        return blended(query, np.unique(by_start(query.snapshot, query.start, query.allowed)))
     if topics is None and vector is None and len(query.history.purchases.rows) == 0:
-        return popular(query)
+        return _ranked(query.snapshot.model.steady, "popular")
     others = retrieve(query.snapshot, vector, query.kinds, query.allowed)
     if topics is not None:
         about = by_topic(query.snapshot, topics, query.history, query.allowed)
@@ -217,7 +132,7 @@ def personal(query: Query) -> Candidates:
 def blended(query: Query, others: Rows) -> Candidates:
     """Score what was bought and some other rows by the features of a person."""
     rows, features = personal_features(
-        query.snapshot, query.history, query.vector, others, query.topics
+        query.snapshot, query.history, query.vector, others, query.topics, query.start
     )
     return Candidates(rows, query.weights @ features, "blend", features)
 
@@ -348,8 +263,7 @@ def remaining(query: Query) -> Candidates:
 
 def _ranked(rows: Rows, source: str) -> Candidates:
     """Return rows that stand best first; the score is one over the rank."""
-    scores = 1.0 / np.arange(1, len(rows) + 1, dtype=np.float32)
-    return Candidates(rows, scores.astype(np.float32), source, is_sorted=True)
+    return Candidates(rows, one_over_rank(len(rows)), source, is_sorted=True)
 
 
 def exact(query: Query, source: str, allowed: Mask) -> Candidates:

@@ -262,6 +262,11 @@ class Worker:
             await self.keeper.catch_up(context)
             if self.holder.current.site.needs_documents and not documents:
                 context = await self.store.load_context(person, documents=True)
+        starts = self.holder.current.model.starts
+        known = documents or context.state.n_item_facts
+        if starts.has_groups and person is not None and not known:
+            # Somebody new: where they start depends on what the shop says of them.
+            context = await self.store.load_context(person, documents=True)
         if person is not None:
             self._remember(person, context.preferences)
         return context

@@ -19,6 +19,7 @@ from training.models.content import fit_content, no_content
 from training.models.popularity import fit_popularity
 from training.models.repeat import fit_repeat
 from training.models.similar import fit_similar
+from training.models.starts import no_starts
 from training.models.together import fit_together
 from training.progress import Progress, Report, part, silent
 
@@ -126,6 +127,8 @@ def fit(
         content if newcomers else None, arrays, bought, items, config.seed
     )
     arrays |= learned
+    # Filled in where people's attributes are known (``training.starts``).
+    arrays |= no_starts(arrays["item_factors"].shape[1])
     arrays |= _fit_together(
         bought,
         len(items),

@@ -24,11 +24,12 @@ from training.config import TrainConfig
 from training.customers.run import Customers, compute_customers
 from training.dataset import DAY_MS, Interactions, read_interactions, with_unknown_items
 from training.evaluate import Evaluation, evaluate
-from training.fit import fit
+from training.fit import Fitted, fit
 from training.gate import Gate, judge
 from training.items import read_content
 from training.progress import Progress, part, silent
 from training.split import split_at, window_start_ms
+from training.starts import Attributes, learn_starts
 from training.workshop import Workshop
 
 STAGES = (
@@ -79,6 +80,7 @@ def train(
     end: datetime | None = None,
     publish: bool = True,
     customers: bool = True,
+    attributes: Attributes | None = None,
     progress: Progress = silent,
 ) -> TrainResult:
     """Learn from the event log, and let the model serve if it is good.
@@ -102,6 +104,8 @@ def train(
         Whether a good model shall serve; if not it only appears in the list.
     customers : bool
         Whether to compute stage, value, forecast and tastes of each customer.
+    attributes : mapping, optional
+        What the shop says of people, for where those without a history start.
     progress : callable
         Told the stage (one of `STAGES`) and the share of it that is done.
 
@@ -126,30 +130,41 @@ def train(
     progress(STAGES[0], 1.0)
     blend = learn_blend(shop, interactions)
     evaluation = evaluate_split(shop, interactions, blend)
-    newest_ms = interactions.newest_ms or int(now.timestamp() * 1_000)
-    fitted = fit(
-        interactions, config, newest_ms, content=content, stage=STAGES[4], progress=progress
-    )
+    fitted, starts = _fit_everything(shop, interactions, now, attributes or {})
     index = shop.index_of(fitted, interactions)
-    known = None
-    if customers:
-        events = EventLog(data_dir).scan(start, end)
-        known = compute_customers(events, catalogue, part(progress, STAGES[5], 0.0, 1.0))
+    events = EventLog(data_dir).scan(start, end)
+    known = _customers(events, catalogue, progress) if customers else None
     progress(STAGES[6], 0.0)
     n_purchases = interactions.purchases.height
     gate = judge(evaluation, index.manifest["recall_at_100"], n_purchases, config)
     with ArtifactWriter(registry.models_dir, now) as writer:
         fitted.write(writer, index, blend.weights)
-        _describe(writer, interactions, blend, evaluation, gate)
+        _describe(writer, interactions, blend, evaluation, gate, known)
         writer.manifest["train"]["catalogue_rows"] = n_rows
-        # Parameters and errors only: people are not in artifacts.
-        writer.manifest["customers"] = None if known is None else known.summary
+        writer.manifest["starts"] = starts
         artifact = writer.publish()
     published, reason = _publish(registry, artifact, gate, config, now, wanted=publish)
     progress(STAGES[6], 1.0)
     return TrainResult(
         artifact.version, published, reason, gate, evaluation, artifact.manifest, known
     )
+
+
+def _fit_everything(
+    shop: Workshop, interactions: Interactions, now: datetime, attributes: Attributes
+) -> tuple[Fitted, dict[str, object] | None]:
+    """Return the model of all events, and what was measured of starts by attributes."""
+    fitted = fit(
+        interactions,
+        shop.config,
+        interactions.newest_ms or int(now.timestamp() * 1_000),
+        content=shop.content,
+        stage=STAGES[4],
+        progress=shop.progress,
+    )
+    starts, measured = learn_starts(shop, fitted, interactions, attributes)
+    fitted.arrays.update(starts)
+    return fitted, measured
 
 
 def evaluate_events(
@@ -266,6 +281,7 @@ def _describe(
     blend: Blend,
     evaluation: Evaluation | None,
     gate: Gate,
+    customers: Customers | None,
 ) -> None:
     """Say in the manifest what a model was learned from and how good it is."""
     times_ms = interactions.frame["t_ms"]
@@ -287,6 +303,12 @@ def _describe(
     }
     writer.manifest["evaluation"] = evaluation.document if evaluation else None
     writer.manifest["gate"] = gate.as_manifest()
+    # Parameters and errors only: people are not in artifacts.
+    writer.manifest["customers"] = None if customers is None else customers.summary
+
+
+def _customers(events: pl.LazyFrame, catalogue: Catalogue, progress: Progress) -> Customers:
+    return compute_customers(events, catalogue, part(progress, STAGES[5], 0.0, 1.0))
 
 
 def _publish(

@@ -13,7 +13,7 @@ from feature_store.errors import ArtifactError, ConflictError, NotFoundError
 from feature_store.registry import ModelRegistry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SIZES = {"n": 3, "d": 2, "k": 4, "s": 5, "v": 6}
+SIZES = {"n": 3, "d": 2, "k": 4, "s": 5, "v": 6, "g": 7}
 
 
 def write(

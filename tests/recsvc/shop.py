@@ -1,6 +1,6 @@
 """A small shop made by hand for tests: three tastes, known factors, a model, a catalogue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -63,6 +63,7 @@ def write_artifact(
     *,
     tokens: Mapping[str, Sequence[float]] | None = None,
     n_rows: int | None = None,
+    also: Callable[[ArtifactWriter], None] = lambda _: None,
 ) -> ModelArtifact:
     """Item `i` belongs to taste `i % 3`; its neighbours are the next items of its taste.
 
@@ -95,6 +96,7 @@ def write_artifact(
         for name, values in arrays.items():
             assert name in ARRAYS
             writer.array(name, values)
+        also(writer)
         writer.item_ids(item_ids(n_items))
         index = faiss.IndexFlatIP(N_TASTES)
         index.add(factors)
@@ -105,11 +107,8 @@ def write_artifact(
             "blend": {"features": list(FEATURES), "weights": {"home": list(DEFAULT_WEIGHTS)}},
         }
         if n_rows is not None:
-            newest = datetime.fromtimestamp(NOW_S - DAY_S, UTC)
-            writer.manifest["train"] = {
-                "catalogue_rows": n_rows,
-                "last_event_at": format_time(newest),
-            }
+            newest = format_time(datetime.fromtimestamp(NOW_S - DAY_S, UTC))
+            writer.manifest["train"] = {"catalogue_rows": n_rows, "last_event_at": newest}
         return writer.publish()
 
 

@@ -1,0 +1,196 @@
+"""A start for customers without a history: what they say of themselves instead of what they did.
+
+Interests that somebody names, or follows, become the mean of what is bought in those categories or
+of those brands; attributes that a shop knows become the mean taste of people who share them
+(``training/models/starts.py``). Both re-weight what is popular: a score is the log of popularity
+plus how much more this taste finds an item than everybody's taste does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import polars as pl
+
+from feature_store.artifact import ModelArtifact
+from feature_store.catalogue import Catalogue
+from feature_store.content import EVERY, attribute_tokens, token_hash, token_hashes
+from feature_store.schema import Preferences
+from feature_store.signals import FEATURES
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+
+MAX_INTERESTS = 20
+_REMEMBERED = 1_000
+_WEIGHTS = {"popularity_recent": 1.0, "growth": -0.5, "collaborative": 1.0}
+START_WEIGHTS: F32 = np.array([_WEIGHTS.get(name, 0.0) for name in FEATURES], dtype=np.float32)
+"""Of the features of a candidate; less half of the growth, popularity is the geometric mean of
+recent and overall popularity."""
+_LEAST = np.float32(0.01)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """What is known of the taste of somebody who did nothing yet.
+
+    Parameters
+    ----------
+    group, everybody : ndarray of float32, shape (d,), or None
+        Mean vectors of people with these attributes, and of all.
+    interests : ndarray of float32, shape (d,), or None
+        Mean factors of what was named, scaled so that the best of it scores 1.
+    """
+
+    group: F32 | None
+    everybody: F32 | None
+    interests: F32 | None
+
+    @property
+    def vectors(self) -> list[F32]:
+        """What items are looked up by."""
+        return [vector for vector in (self.interests, self.group) if vector is not None]
+
+    def scores(self, factors: F32) -> F32:
+        """Return the log of how much better than average each item fits.
+
+        Parameters
+        ----------
+        factors : ndarray of float32, shape (m, d)
+            Of the items.
+        """
+        total = np.zeros(len(factors), dtype=np.float32)
+        if self.group is not None and self.everybody is not None:
+            total += _logs(factors @ self.group) - _logs(factors @ self.everybody)
+        if self.interests is not None:
+            total += _logs(factors @ self.interests)
+        return total
+
+
+def _logs(scores: F32) -> F32:
+    logs: F32 = np.log(np.maximum(scores, 0) + _LEAST)
+    return logs
+
+
+class Starts:
+    """Makes starts from the groups and items of a model.
+
+    Parameters
+    ----------
+    artifact : ModelArtifact or None
+        The model.
+    catalogue : Catalogue
+        Where categories and brands are looked up.
+    catalogue_rows : ndarray of int32, shape (n,)
+        The catalogue row of each model row, -1 for none.
+    """
+
+    def __init__(
+        self, artifact: ModelArtifact | None, catalogue: Catalogue, catalogue_rows: I32
+    ) -> None:
+        self._arrays: Mapping[str, npt.NDArray[Any]] = artifact.arrays if artifact else {}
+        self._catalogue = catalogue
+        self._catalogue_rows = catalogue_rows
+        self._known: dict[str, F32 | None] = {}
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether attributes say anything."""
+        return len(self._arrays.get("start_groups", ())) > 0
+
+    def of_context(self, profile: bytes | None, preferences: Preferences) -> Start | None:
+        """Return a start from what was read of a person, as `of` does.
+
+        Parameters
+        ----------
+        profile : bytes or None
+            The profile as the store keeps it, if it was read.
+        preferences : Preferences
+            What the person said; of their fields those that name categories and brands are used.
+        """
+        interests = [
+            name
+            for field in ("interests", "followed_categories", "followed_brands")
+            for name in sorted(getattr(preferences, field, ()))
+        ]
+        said = orjson.loads(profile).get("attributes") if profile and self.has_groups else None
+        return self.of(interests, said or {}) if interests or said else None
+
+    def of(self, interests: Sequence[str], attributes: Mapping[str, Any]) -> Start | None:
+        """Return a start.
+
+        Parameters
+        ----------
+        interests : sequence of str
+            Category paths, steps of them, or brands; of more than 20 the first.
+        attributes : mapping
+            Of the person's profile.
+
+        Returns
+        -------
+        Start or None
+            ``None`` when the model knows neither an interest nor a group.
+        """
+        if not self._arrays or len(self._arrays["item_factors"]) == 0:
+            return None
+        named = [self._interest(name) for name in interests[:MAX_INTERESTS]]
+        found = [vector for vector in named if vector is not None]
+        mean: F32 | None = np.stack(found).mean(axis=0) if found else None
+        group, everybody = self._group(attributes)
+        if mean is None and group is None:
+            return None
+        return Start(group, everybody, mean)
+
+    def _group(self, attributes: Mapping[str, Any]) -> tuple[F32 | None, F32 | None]:
+        if not attributes or not self.has_groups:
+            return None, None
+        groups, vectors = self._arrays["start_groups"], self._arrays["start_vectors"]
+        hashes = token_hashes(attribute_tokens(attributes))
+        at = np.minimum(np.searchsorted(groups, hashes), len(groups) - 1)
+        at = at[groups[at] == hashes]
+        if len(at) == 0:
+            return None, None
+        every = int(np.searchsorted(groups, np.uint64(token_hash(EVERY))))
+        mean: F32 = vectors[at].mean(axis=0)
+        return mean, np.asarray(vectors[every])
+
+    def _interest(self, name: str) -> F32 | None:
+        if name not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[name] = self._mean_of(name)
+        return self._known[name]
+
+    def _mean_of(self, name: str) -> F32 | None:
+        """Return the popularity-weighted mean of the factors of a category or brand, scaled."""
+        inside = self._first_paths.filter(_holds(name))["row"].to_numpy()
+        if len(inside) == 0:
+            brand = self._catalogue.mask(f"brand:{name}", pl.col("brand") == name)
+            rows = self._catalogue_rows
+            inside = np.flatnonzero((rows >= 0) & brand[np.maximum(rows, 0)])
+        if len(inside) == 0:
+            return None
+        factors = self._arrays["item_factors"][inside]
+        weights = self._arrays["popularity_recent"][inside] + np.float32(1e-9)
+        mean: F32 = (weights / weights.sum()) @ factors
+        best = float((factors @ mean).max())
+        return None if best <= 0 else mean / np.float32(best)
+
+    @cached_property
+    def _first_paths(self) -> pl.DataFrame:
+        """``row`` (of the model) and ``path``, the category paths in bars and lower case."""
+        known = np.flatnonzero(self._catalogue_rows >= 0)
+        frame = self._catalogue.frame
+        known = known[self._catalogue_rows[known] < frame.height]
+        paths = frame["categories"].gather(self._catalogue_rows[known]).list.first()
+        text = " > " + paths.str.to_lowercase() + " > "
+        return pl.DataFrame({"row": known, "path": text}).drop_nulls()
+
+
+def _holds(name: str) -> pl.Expr:
+    """Whether a category path has these steps, one after the other."""
+    return pl.col("path").str.contains(f" > {name.lower()} > ", literal=True)

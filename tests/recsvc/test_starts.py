@@ -1,0 +1,135 @@
+"""Where somebody without a history starts: interests, attributes, or what is popular."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from feature_store.artifact import ArtifactWriter
+from feature_store.content import EVERY, token_hashes
+from feature_store.schema import NO_PREFERENCES, Preferences
+from feature_store.state import EMPTY_STATE, UserState
+from recsvc.engine import Response, recommend
+from recsvc.explain import reasons
+from recsvc.requests import RecommendationRequest
+from recsvc.snapshot import Snapshot
+from recsvc.starts import Start
+from tests.recsvc.shop import (
+    N_TASTES,
+    NOW_S,
+    bought,
+    item_ids,
+    make_catalogue,
+    make_snapshot,
+    rows_of,
+    write_artifact,
+)
+
+N = 60
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """Categories are tastes; so are the two age groups, of taste 0 and taste 1."""
+    groups = token_hashes([EVERY, "a:age=young", "a:age=old"])
+    order = np.argsort(groups)
+    vectors = np.array([[0.3, 0.3, 0.3], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]], dtype=np.float32)
+
+    def add_groups(writer: ArtifactWriter) -> None:
+        writer.array("start_groups", groups[order])
+        writer.array("start_vectors", vectors[order])
+
+    artifact = write_artifact(tmp_path_factory.mktemp("models"), N, also=add_groups)
+    return make_snapshot(
+        artifact,
+        make_catalogue(
+            item_ids(N),
+            categories=[[f"Food > Taste {row % N_TASTES}"] for row in range(N)],
+            brand=[f"Brand {row % N_TASTES}" for row in range(N)],
+        ),
+    )
+
+
+def ask(
+    shop: Snapshot,
+    start: Start | None,
+    state: UserState = EMPTY_STATE,
+    preferences: Preferences = NO_PREFERENCES,
+    **fields: Any,
+) -> Response:
+    request = RecommendationRequest(**{"limit": 8, **fields})
+    return recommend(shop, state, preferences, request, NOW_S, start=start)
+
+
+def test_who_names_an_interest_sees_it_at_once(shop: Snapshot) -> None:
+    for name in ("Taste 2", "food > taste 2", "Brand 2"):
+        response = ask(shop, shop.model.starts.of([name], {}))
+        assert {row % N_TASTES for row in rows_of(response)} == {2}
+        assert response.personalized
+        for reason in reasons(response):
+            assert reason.code in ("followed", "popular")
+    both = rows_of(ask(shop, shop.model.starts.of(["Taste 0", "Taste 1"], {}), limit=20))
+    assert {row % N_TASTES for row in both} == {0, 1}
+
+
+def test_attributes_bring_the_taste_of_their_like(shop: Snapshot) -> None:
+    for age, taste in (("young", 0), ("old", 1)):
+        rows = rows_of(ask(shop, shop.model.starts.of([], {"age": age, "unheard": 1})))
+        assert {row % N_TASTES for row in rows} == {taste}
+
+
+def test_who_says_nothing_known_starts_with_what_is_popular(shop: Snapshot) -> None:
+    starts = shop.model.starts
+    assert starts.of([], {}) is None
+    assert starts.of(["Unheard of", "Taste"], {"age": "new"}) is None
+    response = ask(shop, None)
+    assert rows_of(response) == list(range(8))
+    assert not response.personalized
+    bare = make_snapshot(None, make_catalogue(item_ids(3)))
+    assert bare.model.starts.of(["Taste 1"], {"age": "old"}) is None
+
+
+def test_a_history_and_a_refusal_outweigh_a_start(shop: Snapshot) -> None:
+    start = shop.model.starts.of(["Taste 2"], {})
+    known = bought((0, 1), (3, 1), (6, 1))
+    assert rows_of(ask(shop, start, known)) == rows_of(ask(shop, None, known))
+    off = Preferences(personalization=False)
+    refused = ask(shop, start, preferences=off)
+    assert not refused.personalized
+    assert rows_of(refused) == rows_of(ask(shop, None))
+
+
+def test_the_list_of_a_start_is_full_and_allowed(shop: Snapshot) -> None:
+    start = shop.model.starts.of(["Taste 2"], {"age": "young"})
+    rows = rows_of(ask(shop, start, limit=100))
+    assert sorted(rows) == list(range(N))
+    hidden = Preferences(hidden_categories=frozenset({"Food > Taste 2"}))
+    rows = rows_of(ask(shop, start, preferences=hidden, limit=100))
+    assert sorted(rows) == [row for row in range(N) if row % N_TASTES != 2]
+
+
+def test_a_start_is_read_from_profile_and_preferences(shop: Snapshot) -> None:
+    class Said(Preferences):
+        interests: frozenset[str] = frozenset()
+        followed_brands: frozenset[str] = frozenset()
+
+    profile = orjson.dumps({"attributes": {"age": "old"}})
+    starts = shop.model.starts
+    found = starts.of_context(profile, Said(interests=frozenset({"Taste 2"})))
+    assert found is not None
+    assert found.interests is not None
+    assert found.group is not None
+    followed = starts.of_context(None, Said(followed_brands=frozenset({"Brand 1"})))
+    assert followed is not None
+    assert followed.group is None
+    assert starts.of_context(None, NO_PREFERENCES) is None
+    assert starts.of_context(b"{}", NO_PREFERENCES) is None
+
+
+def test_a_model_without_groups_ignores_attributes(tmp_path: Path) -> None:
+    plain = make_snapshot(write_artifact(tmp_path, N), make_catalogue(item_ids(N)))
+    assert not plain.model.starts.has_groups
+    profile = orjson.dumps({"attributes": {"age": "old"}})
+    assert plain.model.starts.of_context(profile, NO_PREFERENCES) is None
