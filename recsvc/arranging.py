@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from recsvc.filling import PINNED, Chosen, Portions, Stages
 from recsvc.rules import ActiveRules
-from recsvc.rules.active import Capped, Pinned, Slotted, Values
+from recsvc.rules.parts import Capped, Pinned, Slotted, Values
 from recsvc.sources import Candidates, Query
 
 Mask = npt.NDArray[np.bool_]

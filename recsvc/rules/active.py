@@ -1,91 +1,24 @@
 """The rules that act on one list: what they remove, move, weigh and count."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from feature_store.catalogue import Catalogue
 from recsvc.rules.book import Entry
 from recsvc.rules.model import Boost, Bury, Cap, Exclude, IncludeOnly, Pin, Slot
+from recsvc.rules.parts import Boosts, Capped, Parts
 from recsvc.rules.targets import Target, membership
 
 Mask = npt.NDArray[np.bool_]
 F32 = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.integer]
 
-_REMEMBERED_ROWS = 20_000
 _NARROW = 20
 """Rules that leave a twentieth of the items, or less, leave retrieval little to find."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """A pin with the rows of its items, -1 where there is none."""
-
-    rule_id: str
-    positions: tuple[int, ...]
-    rows: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Slotted:
-    """A slot: positions for the best items of a target."""
-
-    rule_id: str
-    positions: tuple[int, ...]
-    target: Target
-
-
-class Values(dict[int, tuple[Any, ...]]):
-    """By row, the values by which an item is counted for a cap; remembered once they are read.
-
-    Its brand; its first category; or every value of an attribute, as JSON. An item without one is
-    not counted.
-
-    Parameters
-    ----------
-    cap : Cap
-        Says which value.
-    catalogue : Catalogue
-        The items.
-    """
-
-    def __init__(self, cap: Cap, catalogue: Catalogue) -> None:
-        super().__init__()
-        self._cap = cap
-        name = {"brand": "brand", "category": "categories", "attribute": "attributes"}[cap.by]
-        self._name, self._column, self._overlay = name, catalogue.frame[name], catalogue.overlay
-
-    def __missing__(self, row: int) -> tuple[Any, ...]:
-        if len(self) >= _REMEMBERED_ROWS:
-            self.clear()
-        found = self[row] = self._read(row)
-        return found
-
-    def _read(self, row: int) -> tuple[Any, ...]:
-        changed = self._overlay.get(row)
-        found = self._column[row] if changed is None else changed[self._name]
-        if found is None:
-            return ()
-        if self._cap.by == "brand":
-            return (found,)
-        if self._cap.by == "category":
-            return tuple(found[:1])
-        value = orjson.loads(found).get(self._cap.attribute)
-        parts = value if isinstance(value, list) else [] if value is None else [value]
-        return tuple(dict.fromkeys(map(orjson.dumps, parts)))
-
-
-@dataclass(frozen=True, slots=True)
-class Capped:
-    """How many items may share a value, and the values of each row."""
-
-    most: int
-    values: Values
+_OFTEN = 32
+"""Sets of rules that acted so often together get the columns of their boosts for themselves."""
 
 
 class ActiveRules:
@@ -95,61 +28,56 @@ class ActiveRules:
     ----------
     entries : sequence of Entry
         The rules that act, in order.
-    targets : sequence of Target
-        All targets.
-    catalogue : Catalogue
-        What the targets are rows of.
-    boosts : sequence of Entry
-        All boosts and buries of the placement, acting or not, in the order of the stack.
-    stack : ndarray of uint8, shape (n_bytes, len(boosts))
-        Their targets (``targets.stacked``).
+    parts : Parts
+        What they are made of.
+    boosts : Boosts or None
+        Those of the placement.
     """
 
     def __init__(
-        self,
-        entries: Sequence[Entry],
-        targets: Sequence[Target],
-        catalogue: Catalogue,
-        boosts: Sequence[Entry] = (),
-        stack: npt.NDArray[np.uint8] | None = None,
+        self, entries: Sequence[Entry], parts: Parts, boosts: Boosts | None = None
     ) -> None:
         self.entries = tuple(entries)
-        self._targets, self._n_rows = targets, catalogue.n_rows
+        self._parts, self._n_rows = parts, parts.catalogue.n_rows
         numbers = {entry.number for entry in entries}
-        acting = [at for at, one in enumerate(boosts) if one.number in numbers]
-        weights = [_weight(boosts[at]) for at in acting]
+        every = boosts.entries if boosts is not None else ()
+        acting = [at for at, one in enumerate(every) if one.number in numbers]
+        weights = [_weight(every[at]) for at in acting]
         self._log_weights = np.log([weight or 1.0 for weight in weights]).astype(np.float32)
-        self._boost_ids = [boosts[at].rule.rule_id for at in acting]
-        # A copy of the columns that act: one lookup then reads no others.
-        self._stack = None if stack is None or not acting else stack[:, acting].copy()
+        self._boost_ids = [every[at].rule.rule_id for at in acting]
+        self._stack = boosts.stack if boosts is not None and acting else None
+        self._columns, self._uses = np.array(acting, dtype=np.intp), 0
+        self._own: npt.NDArray[np.uint8] | None = None
         self.weighs = bool(self._log_weights.any())
-        self.pins = tuple(_pins(self.entries, catalogue))
-        self.slots = tuple(
-            Slotted(
-                one.rule.rule_id,
-                tuple(one.rule.action.positions),
-                self._target(one).as_bits(self._n_rows),
-            )
-            for one in self.entries
-            if isinstance(one.rule.action, Slot)
-        )
-        self.caps = tuple(_caps(self.entries, catalogue))
-        self.include_ids = tuple(
-            one.rule.rule_id for one in self.entries if isinstance(one.rule.action, IncludeOnly)
-        )
+        of_type = self._of_type
+        self.pins = tuple(parts.pin(one) for one in of_type(Pin))
+        self.slots = tuple(parts.slot(one) for one in of_type(Slot))
+        self.caps = tuple(_caps(of_type(Cap), parts))
+        self.include_ids = tuple(one.rule.rule_id for one in of_type(IncludeOnly))
         self.permitted = self._permitted()
         kept = self._n_rows if self.permitted is None else np.count_nonzero(self.permitted)
         self.is_narrow = kept * _NARROW <= self._n_rows and self.permitted is not None
-        zero = [boosts[at] for at, weight in zip(acting, weights, strict=True) if weight == 0]
-        self.last = _union([self._target(one) for one in zero], self._n_rows)
+        zero = [every[at] for at, weight in zip(acting, weights, strict=True) if weight == 0]
+        self.last = _union([parts.target(one) for one in zero], self._n_rows)
 
     def __bool__(self) -> bool:
         return bool(self.entries)
 
     @property
+    def nbytes(self) -> int:
+        """Memory that this set may take for itself, in bytes."""
+        masks = sum(mask.nbytes for mask in (self.permitted, self.last) if mask is not None)
+        return masks + len(self._columns) * (self._n_rows // 8) + 2_000
+
+    @property
     def arranges(self) -> bool:
         """Whether items have to be placed one by one: pins, slots, caps."""
         return bool(self.pins or self.slots or self.caps)
+
+    @property
+    def names_items(self) -> bool:
+        """Whether some items carry the ids of rules that did not place them."""
+        return bool(self.include_ids) or self._stack is not None
 
     def log_weights(self, rows: Rows) -> F32:
         """Return the logarithm of the product of all weights for each row.
@@ -159,21 +87,14 @@ class ActiveRules:
         ndarray of float32, shape (len(rows),)
             0 where no rule weighs.
         """
-        assert self._stack is not None
-        inside = (membership(self._stack, rows) != 0).astype(np.float32)
-        found: F32 = inside @ self._log_weights
+        found: F32 = (self._inside(rows) != 0).astype(np.float32) @ self._log_weights
         return found
-
-    @property
-    def names_items(self) -> bool:
-        """Whether some items carry the ids of rules that did not place them."""
-        return bool(self.include_ids) or self._stack is not None
 
     def rule_ids_of(self, rows: Rows) -> list[tuple[str, ...]]:
         """Return the rules that let each row in or weighed it."""
         found = [self.include_ids] * len(rows)
         if self._stack is not None and len(rows):
-            inside = membership(self._stack, rows).nonzero()
+            inside = self._inside(rows).nonzero()
             for at, place in zip(inside[0].tolist(), inside[1].tolist(), strict=True):
                 found[at] = (*found[at], self._boost_ids[place])
         return found
@@ -183,29 +104,32 @@ class ActiveRules:
         one = np.array([row])
         return [
             entry.rule.rule_id
-            for entry in self.entries
-            if (isinstance(entry.rule.action, Exclude) and self._target(entry).contains(one)[0])
-            or (
-                isinstance(entry.rule.action, IncludeOnly)
-                and not self._target(entry).contains(one)[0]
-            )
+            for entry in self._of_type(Exclude, IncludeOnly)
+            if bool(self._parts.target(entry).contains(one)[0])
+            is isinstance(entry.rule.action, Exclude)
         ]
 
-    def _target(self, entry: Entry) -> Target:
-        assert entry.target is not None
-        return self._targets[entry.target]
+    def _of_type(self, *types: type) -> list[Entry]:
+        return [one for one in self.entries if isinstance(one.rule.action, types)]
+
+    def _inside(self, rows: Rows) -> npt.NDArray[np.uint8]:
+        """Return which rows are in the target of which boost that acts."""
+        assert self._stack is not None
+        if self._own is None:
+            self._uses += 1
+            if self._uses < _OFTEN:
+                return membership(self._stack, rows)[:, self._columns]
+            self._own = self._stack[:, self._columns]
+        return membership(self._own, rows)
 
     def _permitted(self) -> Mask | None:
         """Return what neither an exclude nor an include_only removes; ``None`` for everything."""
-        removed = _union(
-            [self._target(one) for one in self.entries if isinstance(one.rule.action, Exclude)],
-            self._n_rows,
-        )
+        target = self._parts.target
+        removed = _union([target(one) for one in self._of_type(Exclude)], self._n_rows)
         found = None if removed is None else ~removed
-        for one in self.entries:
-            if isinstance(one.rule.action, IncludeOnly):
-                mask = self._target(one).mask(self._n_rows)
-                found = mask if found is None else found & mask
+        for one in self._of_type(IncludeOnly):
+            mask = target(one).mask(self._n_rows)
+            found = mask if found is None else found & mask
         if found is not None:
             found.flags.writeable = False
         return found
@@ -232,25 +156,18 @@ def _weight(entry: Entry) -> float:
     return action.weight
 
 
-def _pins(entries: Iterable[Entry], catalogue: Catalogue) -> Iterable[Pinned]:
-    for one in entries:
-        if isinstance(one.rule.action, Pin):
-            rows = catalogue.rows(one.rule.action.item_ids)
-            yield Pinned(one.rule.rule_id, tuple(one.rule.action.positions), tuple(rows.tolist()))
-
-
-def _caps(entries: Iterable[Entry], catalogue: Catalogue) -> Iterable[Capped]:
+def _caps(entries: Iterable[Entry], parts: Parts) -> Iterable[Capped]:
     """Yield the caps; of several that count the same, the strictest says it all."""
     strictest: dict[tuple[str, str | None], Cap] = {}
     for one in entries:
         cap = one.rule.action
-        if isinstance(cap, Cap):
-            known = strictest.setdefault((cap.by, cap.attribute), cap)
-            if cap.max < known.max:
-                strictest[cap.by, cap.attribute] = cap
+        assert isinstance(cap, Cap)
+        known = strictest.setdefault((cap.by, cap.attribute), cap)
+        if cap.max < known.max:
+            strictest[cap.by, cap.attribute] = cap
     for cap in strictest.values():
-        yield Capped(cap.max, Values(cap, catalogue))
+        yield Capped(cap.max, parts.values(cap))
 
 
-NO_RULES = ActiveRules((), (), Catalogue.empty())
+NO_RULES = ActiveRules((), Parts((), Catalogue.empty()))
 """What acts where no rule does."""

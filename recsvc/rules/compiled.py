@@ -15,12 +15,13 @@ from feature_store.catalogue import Catalogue
 from feature_store.conditions import Condition, ItemTable, Scope
 from feature_store.item_columns import COLUMNS
 from recsvc.rules.active import NO_RULES, ActiveRules
-from recsvc.rules.book import Book, Entry, in_order, same
-from recsvc.rules.model import Boost, Bury, CheckedRule
-from recsvc.rules.targets import Target, stacked
+from recsvc.rules.book import Book, in_order, same
+from recsvc.rules.model import CheckedRule
+from recsvc.rules.parts import Parts
+from recsvc.rules.targets import Target
 
 _REMEMBERED_BYTES = 32 * 2**20
-"""Memory for the masks of sets of rules that acted together."""
+"""Memory for the sets of rules that acted together."""
 
 
 class CompiledRules:
@@ -43,9 +44,9 @@ class CompiledRules:
     ) -> None:
         self.book, self.catalogue = book, catalogue
         self.targets, self.table = targets, table
-        self._stacks: dict[str, npt.NDArray[np.uint8]] = {}
+        self._parts = Parts(targets, catalogue)
         self._known: dict[tuple[str, int, tuple[int, ...]], ActiveRules] = {}
-        self._most = max(8, _REMEMBERED_BYTES // max(1, catalogue.n_rows))
+        self._bytes = 0
 
     def following(self, catalogue: Catalogue) -> "CompiledRules":
         """Return the same rules over another catalogue, evaluating as little as possible."""
@@ -89,24 +90,18 @@ class CompiledRules:
         key = (placement, phase.serial, present)
         known = self._known.get(key)
         if known is None:
-            if len(self._known) >= self._most:
-                self._known = dict(list(self._known.items())[self._most // 2 :])
             entries = shelf.acting(present, phase.acts)
-            known = self._put_together(placement, entries) if entries else NO_RULES
-            self._known[key] = known
+            boosts = self._parts.boosts(placement, shelf.entries)
+            known = ActiveRules(entries, self._parts, boosts) if entries else NO_RULES
+            self._remember(key, known)
         return known
 
-    def _put_together(self, placement: str, entries: Sequence[Entry]) -> ActiveRules:
-        boosts = [
-            entry
-            for entry in self.book.shelf(placement).entries
-            if isinstance(entry.rule.action, Boost | Bury)
-        ]
-        stack = self._stacks.get(placement)
-        if stack is None and boosts:
-            sets = [self.targets[entry.target] for entry in boosts if entry.target is not None]
-            stack = self._stacks[placement] = stacked(sets, self.catalogue.n_rows)
-        return ActiveRules(entries, self.targets, self.catalogue, boosts, stack)
+    def _remember(self, key: tuple[str, int, tuple[int, ...]], rules: ActiveRules) -> None:
+        """Keep a set of rules; the oldest ones go when all of them take too much memory."""
+        self._known[key] = rules
+        self._bytes += rules.nbytes
+        while self._bytes > _REMEMBERED_BYTES and len(self._known) > 1:
+            self._bytes -= self._known.pop(next(iter(self._known))).nbytes
 
 
 def compile_rules(
