@@ -61,6 +61,8 @@ def by_start(snapshot: Snapshot, start: Start, allowed: Mask | None) -> Rows:
         popular = popular[: 4 * START_POPULAR]
         popular = popular[allowed[popular]]
     found = [popular[:START_POPULAR]]
+    if start.interests is not None:
+        found.append(start.interests.best)
     if model.index is not None:
         for vector in start.vectors:
             near = model.catalogue_rows[model.index.search(vector, NEAREST)]
@@ -182,7 +184,7 @@ def personal_features(
         at, factors = model.placed(others)
         # Rows without a place fit as badly as any.
         new[_COLLABORATIVE] = np.log(_LEAST)
-        new[_COLLABORATIVE, np.isin(others, at)] = start.scores(factors)
+        new[_COLLABORATIVE, np.isin(others, at)] = start.scores(at, factors)
     if topics is not None:
         logs = np.append(np.log(topics.share), np.log(topics.share).mean())
         likely = np.append(topics.likely(model.category_codes, history), logs[-1])

@@ -1,9 +1,9 @@
 """A start for customers without a history: what they say of themselves instead of what they did.
 
-Interests that somebody names, or follows, become the mean of what is bought in those categories or
-of those brands; attributes that a shop knows become the mean taste of people who share them
+Interests that somebody names, or follows, lift the items of those categories and brands, and what
+is near their mean; attributes that a shop knows become the mean taste of people who share them
 (``training/models/starts.py``). Both re-weight what is popular: a score is the log of popularity
-plus how much more this taste finds an item than everybody's taste does.
+plus how much more this taste finds in an item than an average taste does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +26,8 @@ F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 
 MAX_INTERESTS = 20
+BEST = 100
+NAMED, LIKE_NAMED = np.float32(0.5), np.float32(0.25)
 _REMEMBERED = 1_000
 _WEIGHTS = {"popularity_recent": 1.0, "growth": -0.5, "collaborative": 1.0}
 START_WEIGHTS: F32 = np.array([_WEIGHTS.get(name, 0.0) for name in FEATURES], dtype=np.float32)
@@ -42,24 +44,27 @@ class Start:
     ----------
     group, everybody : ndarray of float32, shape (d,), or None
         Mean vectors of people with these attributes, and of all.
-    interests : ndarray of float32, shape (d,), or None
-        Mean factors of what was named, scaled so that the best of it scores 1.
+    interests : Interest or None
+        What was named.
     """
 
     group: F32 | None
     everybody: F32 | None
-    interests: F32 | None
+    interests: "Interest | None"
 
     @property
     def vectors(self) -> list[F32]:
         """What items are looked up by."""
-        return [vector for vector in (self.interests, self.group) if vector is not None]
+        named = None if self.interests is None else self.interests.vector
+        return [vector for vector in (named, self.group) if vector is not None]
 
-    def scores(self, factors: F32) -> F32:
+    def scores(self, rows: npt.NDArray[np.integer], factors: F32) -> F32:
         """Return the log of how much better than average each item fits.
 
         Parameters
         ----------
+        rows : ndarray of int, shape (m,)
+            Catalogue rows.
         factors : ndarray of float32, shape (m, d)
             Of the items.
         """
@@ -67,8 +72,41 @@ class Start:
         if self.group is not None and self.everybody is not None:
             total += _logs(factors @ self.group) - _logs(factors @ self.everybody)
         if self.interests is not None:
-            total += _logs(factors @ self.interests)
+            total += self.interests.scores(rows, factors)
         return total
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interest:
+    """Categories and brands that somebody named.
+
+    Parameters
+    ----------
+    vector : ndarray of float32, shape (d,)
+        Popularity-weighted mean of their factors, scaled so that the best of them scores 1.
+    average : ndarray of float32, shape (d,)
+        The same of all items.
+    rows : ndarray of int32
+        Catalogue rows of their items, ascending.
+    best : ndarray of int32
+        Of these the most popular ones.
+    """
+
+    vector: F32
+    average: F32
+    rows: I32
+    best: I32
+
+    def scores(self, rows: npt.NDArray[np.integer], factors: F32) -> F32:
+        """Return how much better than average items fit, as `Start.scores` does.
+
+        Both weights are measured (``docs/evaluation.md``): more of either makes the lists of those
+        who named what they buy most worse again.
+        """
+        at = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        like = _logs(factors @ self.vector) - _logs(factors @ self.average)
+        named: F32 = NAMED * (self.rows[at] == rows).astype(np.float32)
+        return named + LIKE_NAMED * like
 
 
 def _logs(scores: F32) -> F32:
@@ -95,7 +133,7 @@ class Starts:
         self._arrays: Mapping[str, npt.NDArray[Any]] = artifact.arrays if artifact else {}
         self._catalogue = catalogue
         self._catalogue_rows = catalogue_rows
-        self._known: dict[str, F32 | None] = {}
+        self._known: dict[str, Interest | None] = {}
 
     @property
     def has_groups(self) -> bool:
@@ -138,12 +176,11 @@ class Starts:
         if not self._arrays or len(self._arrays["item_factors"]) == 0:
             return None
         named = [self._interest(name) for name in interests[:MAX_INTERESTS]]
-        found = [vector for vector in named if vector is not None]
-        mean: F32 | None = np.stack(found).mean(axis=0) if found else None
+        found = [interest for interest in named if interest is not None]
         group, everybody = self._group(attributes)
-        if mean is None and group is None:
+        if not found and group is None:
             return None
-        return Start(group, everybody, mean)
+        return Start(group, everybody, _joined(found) if found else None)
 
     def _group(self, attributes: Mapping[str, Any]) -> tuple[F32 | None, F32 | None]:
         if not attributes or not self.has_groups:
@@ -158,15 +195,15 @@ class Starts:
         mean: F32 = vectors[at].mean(axis=0)
         return mean, np.asarray(vectors[every])
 
-    def _interest(self, name: str) -> F32 | None:
+    def _interest(self, name: str) -> Interest | None:
         if name not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[name] = self._mean_of(name)
+            self._known[name] = self._read(name)
         return self._known[name]
 
-    def _mean_of(self, name: str) -> F32 | None:
-        """Return the popularity-weighted mean of the factors of a category or brand, scaled."""
+    def _read(self, name: str) -> Interest | None:
+        """Return the items of a category or brand, and their mean."""
         inside = self._first_paths.filter(_holds(name))["row"].to_numpy()
         if len(inside) == 0:
             brand = self._catalogue.mask(f"brand:{name}", pl.col("brand") == name)
@@ -174,11 +211,17 @@ class Starts:
             inside = np.flatnonzero((rows >= 0) & brand[np.maximum(rows, 0)])
         if len(inside) == 0:
             return None
-        factors = self._arrays["item_factors"][inside]
-        weights = self._arrays["popularity_recent"][inside] + np.float32(1e-9)
-        mean: F32 = (weights / weights.sum()) @ factors
-        best = float((factors @ mean).max())
-        return None if best <= 0 else mean / np.float32(best)
+        recent = self._arrays["popularity_recent"][inside]
+        vector = _scaled_mean(self._arrays["item_factors"][inside], recent)
+        if vector is None or self._average is None:
+            return None
+        catalogue_rows = self._catalogue_rows[inside]
+        best = np.argsort(-recent, kind="stable")[:BEST]
+        return Interest(vector, self._average, np.sort(catalogue_rows), catalogue_rows[best])
+
+    @cached_property
+    def _average(self) -> F32 | None:
+        return _scaled_mean(self._arrays["item_factors"], self._arrays["popularity_recent"])
 
     @cached_property
     def _first_paths(self) -> pl.DataFrame:
@@ -189,6 +232,26 @@ class Starts:
         paths = frame["categories"].gather(self._catalogue_rows[known]).list.first()
         text = " > " + paths.str.to_lowercase() + " > "
         return pl.DataFrame({"row": known, "path": text}).drop_nulls()
+
+
+def _scaled_mean(factors: F32, weights: F32) -> F32 | None:
+    """Return a weighted mean, scaled so that the best of its items scores 1."""
+    weights = weights + np.float32(1e-9)
+    mean: F32 = (weights / weights.sum()) @ factors
+    best = float((factors @ mean).max())
+    return None if best <= 0 else mean / np.float32(best)
+
+
+def _joined(named: Sequence[Interest]) -> Interest:
+    """Return several interests as one."""
+    if len(named) == 1:
+        return named[0]
+    return Interest(
+        np.stack([one.vector for one in named]).mean(axis=0),
+        named[0].average,
+        np.unique(np.concatenate([one.rows for one in named])),
+        np.concatenate([one.best for one in named]),
+    )
 
 
 def _holds(name: str) -> pl.Expr:
