@@ -123,8 +123,7 @@ def recommend(
         scope = Scope(context=request.context, now_s=now_s)
     rules = applicable(snapshot.rules, placement.name, scope, now_s)
     allowed = allowed_mask(snapshot, placement, preferences, request, query, without_rows)
-    if rules.permitted is not None:
-        allowed = allowed & rules.permitted
+    allowed = rules.permit(allowed)
     query.allowed = allowed
     narrow = (
         request.filter is not None

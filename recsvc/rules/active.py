@@ -48,6 +48,7 @@ class ActiveRules:
         self._stack = boosts.stack if boosts is not None and acting else None
         self._columns, self._uses = np.array(acting, dtype=np.intp), 0
         self._own: npt.NDArray[np.uint8] | None = None
+        self._shared: tuple[Mask, Mask] | None = None
         self.weighs = bool(self._log_weights.any())
         of_type = self._of_type
         self.pins = tuple(parts.pin(one) for one in of_type(Pin))
@@ -67,6 +68,7 @@ class ActiveRules:
     def nbytes(self) -> int:
         """Memory that this set may take for itself, in bytes."""
         masks = sum(mask.nbytes for mask in (self.permitted, self.last) if mask is not None)
+        masks += 0 if self.permitted is None else self.permitted.nbytes  # what is shared
         return masks + len(self._columns) * (self._n_rows // 8) + 2_000
 
     @property
@@ -78,6 +80,27 @@ class ActiveRules:
     def names_items(self) -> bool:
         """Whether some items carry the ids of rules that did not place them."""
         return bool(self.include_ids) or self._stack is not None
+
+    def permit(self, allowed: Mask) -> Mask:
+        """Return a mask without what rules remove.
+
+        Parameters
+        ----------
+        allowed : ndarray of bool, shape (n_rows,)
+            One that can be written to is changed; for one that cannot, because many requests share
+            it, the result is shared too.
+        """
+        if self.permitted is None:
+            return allowed
+        if allowed.flags.writeable:
+            allowed &= self.permitted
+            return allowed
+        shared = self._shared
+        if shared is None or shared[0] is not allowed:
+            found = allowed & self.permitted
+            found.flags.writeable = False
+            shared = self._shared = (allowed, found)
+        return shared[1]
 
     def log_weights(self, rows: Rows) -> F32:
         """Return the logarithm of the product of all weights for each row.
@@ -119,7 +142,8 @@ class ActiveRules:
             self._uses += 1
             if self._uses < _OFTEN:
                 return membership(self._stack, rows)[:, self._columns]
-            self._own = self._stack[:, self._columns]
+            # In rows: indexing alone would leave the columns one after the other.
+            self._own = np.ascontiguousarray(self._stack[:, self._columns])
         return membership(self._own, rows)
 
     def _permitted(self) -> Mask | None:
