@@ -32,6 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send  # noqa: E402
 import feature_store.store  # noqa: E402
 import recsvc.answer  # noqa: E402
 import recsvc.api.edge  # noqa: E402
+import recsvc.answering  # noqa: E402
 import recsvc.auth  # noqa: E402
 import recsvc.engine  # noqa: E402
 import recsvc.key_table  # noqa: E402
@@ -61,9 +62,9 @@ STAGES: list[tuple[str, Any, str]] = [
     ("fold in", FoldIn, "solve"),
     ("search the index", recsvc.retrieval.Index, "search"),
     ("features", recsvc.sources, "personal_features"),
-    ("rest of the engine", recsvc.worker, "recommend"),
+    ("rest of the engine", recsvc.answering, "recommend"),
     ("reasons", recsvc.answer, "reasons"),
-    ("rest of the answer", recsvc.worker, "answer"),
+    ("rest of the answer", recsvc.answering, "answer"),
     ("count in metrics", recsvc.telemetry.Metrics, "answered"),
 ]
 """What each stage is called, where its function is looked up, and the function's name."""
