@@ -31,8 +31,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send  # noqa: E402
 
 import feature_store.store  # noqa: E402
 import recsvc.answer  # noqa: E402
-import recsvc.api.edge  # noqa: E402
 import recsvc.answering  # noqa: E402
+import recsvc.api.edge  # noqa: E402
 import recsvc.auth  # noqa: E402
 import recsvc.engine  # noqa: E402
 import recsvc.key_table  # noqa: E402
