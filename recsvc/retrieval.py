@@ -219,7 +219,7 @@ class JoinedModel(Join):
         and it is the worst of the three in none.
         """
         rows = self.popular[:STEADY]
-        overall = self.by_catalogue_row("popularity", 0.0)[rows]
+        overall = self._values("popularity", rows.astype(np.int64))
         product = (self.recent[rows] + np.float32(1e-6)) * (overall + np.float32(1e-6))
         return rows[np.argsort(-product, kind="stable")]
 
@@ -279,6 +279,7 @@ class JoinedModel(Join):
         """
         joined = copy.copy(self)
         joined.follow(catalogue)
+        joined.__dict__.pop("steady", None)
         joined._see(catalogue)  # noqa: SLF001 (another instance of this class)
         joined.cold = joined._placed(catalogue, self.cold)  # noqa: SLF001
         joined._views, joined._topics = {}, {}  # noqa: SLF001
