@@ -143,7 +143,7 @@ class Stages:
         for stage, (candidates, may) in enumerate(self.of(allowed)):
             if stage == 0 and placement.diversity:
                 candidates = self._varied(candidates, may, n)  # noqa: PLW2901
-            for portion in candidates.best(may[candidates.rows], n + SPARE):
+            for portion in candidates.among(may, n + SPARE):
                 yield candidates, portion
             if not placement.fallback:
                 return
@@ -187,7 +187,7 @@ class Stages:
         # Only if these are not enough: most slots are filled by now.
         inside = allowed & target.mask(len(allowed))
         for candidates, mask in self.of(inside, later=True):
-            for portion in candidates.best(mask[candidates.rows], n + SPARE):
+            for portion in candidates.among(mask, n + SPARE):
                 yield candidates, portion
 
     def _preferred(self, allowed: Mask) -> Mask:
@@ -220,7 +220,7 @@ def _singly(
 ) -> Iterator[tuple[Candidates, tuple[int, int, float]]]:
     """Yield what may be shown, best first, one row once."""
     seen: set[int] = set()
-    for portion in candidates.best(may[candidates.rows], n + SPARE):
+    for portion in candidates.among(may, n + SPARE):
         for entry in portion:
             if entry[1] not in seen:
                 seen.add(entry[1])
