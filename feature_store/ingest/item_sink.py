@@ -9,9 +9,11 @@ import polars as pl
 
 from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFiles
+from feature_store.errors import StoreUnavailableError
 from feature_store.store import Store
 
 T = TypeVar("T")
+_ATTEMPTS = 5
 
 
 class StoreSink:
@@ -35,13 +37,16 @@ class StoreSink:
 
         async def read(store: Store) -> Catalogue:
             # A file may be published between the two reads; then the changes are in the newer one.
-            while True:
+            for _ in range(_ATTEMPTS):
                 current = self._files.load()
                 await store.catalogue.restore(current.catalogue, current.sequence)
                 changes = await store.catalogue.changes_since(current.sequence)
                 if changes is not None:
                     self._seen = current.sequence + len(changes)
                     return current.catalogue.after(changes)
+            raise StoreUnavailableError(
+                "the server has forgotten changes that the catalogue's file does not have"
+            )
 
         return self._with_store(read)
 

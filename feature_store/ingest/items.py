@@ -5,7 +5,8 @@ has been read, for of several rows of one item the last one counts.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -72,7 +73,7 @@ def import_items(
     sink: ItemSink,
     dry_run: bool = False,
     rejects_file: Path | None = None,
-    scratch: Path | None = None,
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
     progress: Progress = silent,
 ) -> ItemSummary:
     """Import files of items; of several rows of one item the last one counts.
@@ -95,8 +96,9 @@ def import_items(
         Only tell what would change.
     rejects_file : Path, optional
         Where refused rows are written; ``None`` only counts them.
-    scratch : Path, optional
-        Folder on whose disk items wait; the system's temporary one by default.
+    alone : callable
+        Keeps other imports away from the comparison on; reading, which may take minutes, is none
+        of theirs.
     progress : Progress
         Is told how far it is.
 
@@ -110,23 +112,25 @@ def import_items(
     UserError
         If a file cannot be read, or lacks a column that is needed; then nothing was imported.
     """
-    with tempfile.TemporaryDirectory(prefix="items-", dir=scratch) as folder:
+    # Not within the data directory: an import of events clears up there, and reading holds no lock.
+    with tempfile.TemporaryDirectory(prefix="recsvc-items-") as folder:
         with RejectLog(rejects_file) as rejects:
             staged = _Staged(Path(folder), partial=options.partial)
             for result in item_batches(sources, given, options, rejects, progress):
                 staged.add(result)
-        found = _compared(staged, sink.current(), options, progress)
-        changes = found.changes
-        broken = rejects.counts[BROKEN_FEED]
-        changes.refused = _refusal(changes, n_broken=broken, force=options.force)
-        if not (dry_run or changes.refused):
-            if n_changed := sum(map(len, found.changed)) + len(found.absent):
-                progress("writing", 0, n_changed)
-                sink.publish(
-                    pl.concat([pl.DataFrame(schema=COLUMNS), *found.changed]), found.absent
-                )
-                progress("writing", n_changed, n_changed)
-            changes.applied = True
+        with alone():
+            found = _compared(staged, sink.current(), options, progress)
+            changes = found.changes
+            broken = rejects.counts[BROKEN_FEED]
+            changes.refused = _refusal(changes, n_broken=broken, force=options.force)
+            if not (dry_run or changes.refused):
+                if n_changed := sum(map(len, found.changed)) + len(found.absent):
+                    progress("writing", 0, n_changed)
+                    sink.publish(
+                        pl.concat([pl.DataFrame(schema=COLUMNS), *found.changed]), found.absent
+                    )
+                    progress("writing", n_changed, n_changed)
+                changes.applied = True
     n_rows = len(staged)
     return ItemSummary(
         rows_read=n_rows + rejects.total - broken,

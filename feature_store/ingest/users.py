@@ -84,7 +84,6 @@ def import_users(
     *,
     put: Put | None,
     rejects_file: Path | None = None,
-    scratch: Path | None = None,
     progress: Progress = silent,
 ) -> UserSummary:
     """Import files of users; of several rows of one user the last one counts.
@@ -104,8 +103,6 @@ def import_users(
         Writes the profiles; ``None`` only checks the files.
     rejects_file : Path, optional
         Where refused rows are written; ``None`` only counts them.
-    scratch : Path, optional
-        Folder on whose disk rows wait; the system's temporary one by default.
     progress : Progress
         Is told how far it is.
 
@@ -116,7 +113,7 @@ def import_users(
     """
     types = ColumnTypes(text=options.text)
     with (
-        tempfile.TemporaryDirectory(prefix="users-", dir=scratch) as folder,
+        tempfile.TemporaryDirectory(prefix="recsvc-users-") as folder,
         RejectLog(rejects_file) as rejects,
     ):
         staged = _Staged(Path(folder))

@@ -9,7 +9,6 @@ import polars as pl
 
 from feature_store.catalogue import Catalogue
 from feature_store.errors import RecsvcError, UserError
-from feature_store.files import make_folder
 from feature_store.ingest.item_rows import ItemOptions
 from feature_store.ingest.item_sink import StoreSink
 from feature_store.ingest.items import ItemSink, ItemSummary, import_items, item_mapping
@@ -59,15 +58,14 @@ def run(settings: Settings, files: FileOptions, options: ItemOptions, *, as_json
     given = parse_map(files.columns, ITEM_FIELDS)
     sources = find_item_sources(files.source, files.form, mapped=bool(given))
     began = time.monotonic()
-    with server_url(settings) as url, ProgressReport() as progress, alone(settings):
+    with server_url(settings) as url, ProgressReport() as progress:
         summary = import_items(
             sources,
             given,
             options,
             sink=StoreSink(url, settings.catalogue_dir),
             rejects_file=files.rejects or rejects_file(settings, "items"),
-            # Where the event log removes what a killed import leaves behind.
-            scratch=make_folder(settings.data_dir / "imports"),
+            alone=lambda: alone(settings),
             progress=progress,
         )
     summary.seconds = time.monotonic() - began

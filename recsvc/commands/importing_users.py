@@ -10,7 +10,6 @@ from typing import BinaryIO
 import orjson
 
 from feature_store.errors import UserError
-from feature_store.files import make_folder
 from feature_store.ingest.mapping import USER_FIELDS, parse_map
 from feature_store.ingest.source import find_sources
 from feature_store.ingest.table import RejectLog
@@ -62,7 +61,6 @@ def run(settings: Settings, files: FileOptions, options: UserOptions, *, as_json
             options,
             put=put_profiles(url),
             rejects_file=files.rejects or rejects_file(settings, "users"),
-            scratch=make_folder(settings.data_dir / "imports"),
             progress=progress,
         )
     summary.seconds = time.monotonic() - began
