@@ -1,5 +1,6 @@
 """Items are written over HTTP, and every worker's next answer knows of it."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.recsvc.api.service import (
 PATH = "/v1/items"
 JSON = {"Content-Type": "application/json"}
 RECOMMENDATIONS = "/v1/recommendations"
+MOST_S = 100.0
 ANSWERS = 12
 """Enough to hear from both workers: each answer comes over a connection of its own."""
 
@@ -231,3 +233,28 @@ def test_no_worker_shows_what_may_not_be_shown(tmp_path: Path) -> None:
         assert shown("i00001") == shown("i00001", country="DE") == {False}
         assert client.put(at("new one"), json={"title": "N"}).status_code == 200
         assert shown("new one") == {True}
+
+
+def test_nothing_is_missed_while_the_log_becomes_a_file(tmp_path: Path) -> None:
+    """Each write is looked for at once, from both workers, while files are made and swapped in."""
+    settings = {"workers": 2, "max_item_changes": 30, "snapshot_poll_s": 0.05}
+    with running_shop(tmp_path, **settings) as (service, _), service.client() as client:
+        client.headers["Connection"] = "close"
+        body = {"limit": 1, "filter": {"field": "item.brand", "op": "eq", "value": "Only"}}
+        client.put(at("only"), json={"brand": "Only"})
+        until_s = time.monotonic() + MOST_S
+        swaps, number = 0, 0
+        while swaps < 4 and time.monotonic() < until_s:
+            number += 1
+            available = number % 2 == 0
+            patch = {"available": available, "attributes": {f"n{number % 40}": number}}
+            assert client.patch(at("only"), json=patch).status_code == 200
+            for _ in range(3):
+                answer = client.post(RECOMMENDATIONS, json=body).json()
+                assert answer["degraded"] == []
+                assert len(answer["items"]) == available
+            swaps = sum(line["event"] == "snapshot_swapped" for line in service.log_lines())
+        assert swaps >= 4
+        numbers = set(client.get(at("only")).json()["attributes"].values())
+        assert numbers == set(range(max(1, number - 39), number + 1))
+        assert not [line for line in service.log_lines() if line["level"] == "error"]
