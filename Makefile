@@ -19,7 +19,7 @@ SERVE ?=
 BENCH ?=
 LOCK ?=
 
-.PHONY: help setup demo serve test test-slow prove bench check format lint types lock clean clean-all
+.PHONY: help setup demo serve test test-slow prove bench bench-items check format lint types lock clean clean-all
 
 help: ## Show this list
 	@echo 'recsvc: make demo, make test. All targets:'
@@ -60,6 +60,9 @@ prove: $(READY) ## Run the long proofs: nothing is lost, power cuts, the price o
 
 bench: $(READY) ## Measure the service beside its floors; writes bench.json
 	@exec $(BIN)/python loadtests/bench.py $(BENCH)
+
+bench-items: $(READY) ## Measure a catalogue of a million items: import, memory of a second worker, live changes
+	@folder=$$(mktemp -d) && $(BIN)/python -m tests.benchmarks.million_items --folder $$folder; rm -rf $$folder
 
 check: lint types test ## What CI runs: format, lint, types, tests
 
