@@ -195,19 +195,25 @@ def place_rows(
 
 def _chosen(known: Knowledge, catalogue: Catalogue, model_rows: I32) -> I32:
     """Return the rows to be placed, ascending."""
-    unknown = catalogue.mask("listed", pl.col("listed")) & (model_rows < 0)
-    is_product = catalogue.mask("kind:product", pl.col("kind") == "product")
-    since_s = arrival_s(catalogue, known)
-    products = np.flatnonzero(unknown & is_product & (since_s > known.newest_s - NEW_S))
-    others = np.flatnonzero(unknown & ~is_product)
+    listed = catalogue.mask("listed", pl.col("listed"))
+    unknown = np.flatnonzero(listed & (model_rows < 0))
+    since_s = catalogue.published_s[unknown].astype(np.int64)
+    # An old item that the shop begins to sell is new to the model whatever its date says.
+    late = unknown >= known.n_rows
+    since_s[late] = np.maximum(since_s[late], min(known.newest_s, _NEVER_S) + 1)
+    is_product = catalogue.mask("kind:product", pl.col("kind") == "product")[unknown]
     kept = [
-        _newest(found, since_s, limit)
-        for found, limit in ((products, MAX_PRODUCTS), (others, MAX_OTHERS))
+        unknown[_newest(np.flatnonzero(wanted), since_s, limit)]
+        for wanted, limit in (
+            (is_product & (since_s > known.newest_s - NEW_S), MAX_PRODUCTS),
+            (~is_product, MAX_OTHERS),
+        )
     ]
     return np.sort(np.concatenate(kept)).astype(np.int32)
 
 
-def _newest(rows: npt.NDArray[np.intp], since_s: I64, limit: int) -> npt.NDArray[np.intp]:
-    if len(rows) <= limit:
-        return rows
-    return rows[np.lexsort((rows, since_s[rows]))[-limit:]]
+def _newest(places: npt.NDArray[np.intp], since_s: I64, limit: int) -> npt.NDArray[np.intp]:
+    """Return those of some places that are newest; among equals the later ones."""
+    if len(places) <= limit:
+        return places
+    return places[np.lexsort((places, since_s[places]))[-limit:]]

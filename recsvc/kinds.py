@@ -106,9 +106,11 @@ def view_of(
     wanted: Mask = np.logical_or.reduce(masks) if masks else np.zeros(catalogue.n_rows, dtype=bool)
     is_cold = wanted[cold.rows]
     rows, factors = cold.rows[is_cold], cold.factors[is_cold]
-    mine = np.flatnonzero(wanted & (model_rows >= 0)).astype(np.int32)
-    is_indexed = len(mine) >= MAJORITY * len(item_factors)
-    if not is_indexed and len(mine):
+    is_mine = wanted & (model_rows >= 0)
+    n_mine = int(np.count_nonzero(is_mine))
+    is_indexed = n_mine >= MAJORITY * len(item_factors)
+    if not is_indexed and n_mine:
+        mine = np.flatnonzero(is_mine).astype(np.int32)
         own = item_factors.take(model_rows[mine], axis=0)
         if len(mine) > LONGEST:
             longest = np.argpartition(-np.square(own).sum(axis=1), LONGEST)[:LONGEST]

@@ -21,6 +21,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.content import EVERY, attribute_tokens, token_hash, token_hashes
 from feature_store.schema import Preferences
 from feature_store.signals import FEATURES
+from recsvc.topics import paths_of_codes
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -204,18 +205,22 @@ class Starts:
 
     def _read(self, name: str) -> Interest | None:
         """Return the items of a category or brand, and their mean."""
-        inside = self._first_paths.filter(_holds(name))["row"].to_numpy()
-        if len(inside) == 0:
+        steps = f" > {name.lower()} > "
+        codes = [code for code, path in self._paths.items() if steps in f" > {path} > "]
+        rows = self._catalogue_rows
+        known = np.flatnonzero(rows >= 0)
+        if codes:
+            inside = known[np.isin(self._catalogue.category_codes[rows[known]], codes)]
+        else:
             brand = self._catalogue.mask(f"brand:{name}", pl.col("brand") == name)
-            rows = self._catalogue_rows
-            inside = np.flatnonzero((rows >= 0) & brand[np.maximum(rows, 0)])
+            inside = known[brand[rows[known]]]
         if len(inside) == 0:
             return None
         recent = self._arrays["popularity_recent"][inside]
         vector = _scaled_mean(self._arrays["item_factors"][inside], recent)
         if vector is None or self._average is None:
             return None
-        catalogue_rows = self._catalogue_rows[inside]
+        catalogue_rows = rows[inside]
         best = np.argsort(-recent, kind="stable")[:BEST]
         return Interest(vector, self._average, np.sort(catalogue_rows), catalogue_rows[best])
 
@@ -224,14 +229,9 @@ class Starts:
         return _scaled_mean(self._arrays["item_factors"], self._arrays["popularity_recent"])
 
     @cached_property
-    def _first_paths(self) -> pl.DataFrame:
-        """``row`` (of the model) and ``path``, the category paths in bars and lower case."""
-        known = np.flatnonzero(self._catalogue_rows >= 0)
-        frame = self._catalogue.frame
-        known = known[self._catalogue_rows[known] < frame.height]
-        paths = frame["categories"].gather(self._catalogue_rows[known]).list.first()
-        text = " > " + paths.str.to_lowercase() + " > "
-        return pl.DataFrame({"row": known, "path": text}).drop_nulls()
+    def _paths(self) -> dict[int, str]:
+        codes = self._catalogue.category_codes
+        return paths_of_codes(self._catalogue, codes, int(codes.max(initial=0)) + 1)
 
 
 def _scaled_mean(factors: F32, weights: F32) -> F32 | None:
@@ -252,8 +252,3 @@ def _joined(named: Sequence[Interest]) -> Interest:
         np.unique(np.concatenate([one.rows for one in named])),
         np.concatenate([one.best for one in named]),
     )
-
-
-def _holds(name: str) -> pl.Expr:
-    """Whether a category path has these steps, one after the other."""
-    return pl.col("path").str.contains(f" > {name.lower()} > ", literal=True)

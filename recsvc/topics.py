@@ -109,7 +109,7 @@ def topics_of(
     if not names:
         return None
     n_codes = len(category_share)
-    of_code = _falls_under(_code_paths(catalogue, category_codes, n_codes), names, n_codes)
+    of_code = _falls_under(paths_of_codes(catalogue, category_codes, n_codes), names, n_codes)
     sold = np.where(category_share > 2 * _LEAST_SHARE, category_share, 0)
     share = np.bincount(
         of_code.ravel(), np.repeat(sold, of_code.shape[1]), minlength=len(names) + 1
@@ -133,8 +133,18 @@ def _paths(catalogue: Catalogue, rows: I32) -> pl.DataFrame:
     return found.drop_nulls().with_columns(pl.col("path").str.to_lowercase())
 
 
-def _code_paths(catalogue: Catalogue, codes: I32, n_codes: int) -> dict[int, str]:
-    """Return the path behind each category code, in lower case."""
+def paths_of_codes(catalogue: Catalogue, codes: I32, n_codes: int) -> dict[int, str]:
+    """Return the path behind each category code, in lower case.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        All items.
+    codes : ndarray of int32, shape (n_rows,)
+        Their category codes.
+    n_codes : int
+        How many codes there are, 0 included, which stands for no category.
+    """
     row_of_code = np.full(n_codes, -1, dtype=np.int64)
     row_of_code[codes] = np.arange(len(codes))
     row_of_code[0] = -1

@@ -3,12 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 
-from feature_store.artifact import ArtifactWriter
-from feature_store.content import EVERY, token_hashes
 from feature_store.schema import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
 from recsvc.engine import Response, recommend
@@ -19,6 +16,7 @@ from recsvc.starts import Start
 from tests.recsvc.shop import (
     N_TASTES,
     NOW_S,
+    add_groups,
     bought,
     item_ids,
     make_catalogue,
@@ -33,14 +31,6 @@ N = 60
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     """Categories are tastes; so are the two age groups, of taste 0 and taste 1."""
-    groups = token_hashes([EVERY, "a:age=young", "a:age=old"])
-    order = np.argsort(groups)
-    vectors = np.array([[0.3, 0.3, 0.3], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]], dtype=np.float32)
-
-    def add_groups(writer: ArtifactWriter) -> None:
-        writer.array("start_groups", groups[order])
-        writer.array("start_vectors", vectors[order])
-
     artifact = write_artifact(tmp_path_factory.mktemp("models"), N, also=add_groups)
     return make_snapshot(
         artifact,

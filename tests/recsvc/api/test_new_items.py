@@ -1,4 +1,7 @@
-"""What was put into the catalogue is recommended in the next answer, by its content."""
+"""What was put into the catalogue is recommended in the next answer, by its content.
+
+And somebody new is known by what the shop says of them.
+"""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ import pytest
 
 from feature_store.registry import ModelRegistry
 from tests.recsvc.api.service import N_ITEMS, N_MODEL, ODD_IDS, event, ids_of, running_shop
-from tests.recsvc.shop import N_TASTES, TOKENS, item_ids, write_artifact
+from tests.recsvc.shop import N_TASTES, TOKENS, add_groups, item_ids, write_artifact
 
 SWAP_TIMEOUT_S = 30.0
 
@@ -22,7 +25,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with running_shop(folder, workers=2, snapshot_poll_s=0.1) as (service, _):
         models = service.shop.data_dir / "models"
         n_rows = N_ITEMS + len(ODD_IDS)
-        artifact = write_artifact(models, N_MODEL, tokens=TOKENS, n_rows=n_rows)
+        artifact = write_artifact(models, N_MODEL, tokens=TOKENS, n_rows=n_rows, also=add_groups)
         ModelRegistry(models).publish(artifact.version, datetime.now(UTC))
         with service.client() as client:
             end_s = time.monotonic() + SWAP_TIMEOUT_S
@@ -78,3 +81,20 @@ def test_what_changes_its_category_changes_its_readers(client: httpx.Client) -> 
     put(client, "mover", categories=["Taste 2"])
     assert "mover" not in ids_of(ask(client, user_id="t0", limit=20))
     assert "mover" in ids_of(ask(client, user_id="t2", limit=20))
+
+
+def test_somebody_new_starts_with_the_taste_of_their_like(client: httpx.Client) -> None:
+    for age, taste in (("young", 0), ("old", 1)):
+        said = {"attributes": {"age": age}}
+        assert client.put(f"/v1/users/new-{age}", json=said).is_success
+        answer = ask(client, user_id=f"new-{age}", limit=8)
+        assert answer["personalized"]
+        assert {int(item_id[1:]) % N_TASTES for item_id in ids_of(answer)} == {taste}
+        refused = {"user_id": f"new-{age}", "limit": 8, "consent.profiling": "false"}
+        stranger = ask(client, user_id="nobody knows", limit=8)
+        assert ids_of(ask(client, **refused)) == ids_of(stranger)
+        assert not stranger["personalized"]
+    # From the first event on it is what they do that counts.
+    assert client.post("/v1/events", json=event("new-old", "i00002")).is_success
+    shown = ids_of(ask(client, user_id="new-old", limit=6))
+    assert {int(item_id[1:]) % N_TASTES for item_id in shown} == {2}
