@@ -62,7 +62,7 @@ bench: $(READY) ## Measure the service beside its floors; writes bench.json
 	@exec $(BIN)/python loadtests/bench.py $(BENCH)
 
 bench-items: $(READY) ## Measure a catalogue of a million items: import, memory of a second worker, live changes
-	@folder=$$(mktemp -d) && $(BIN)/python -m tests.benchmarks.million_items --folder $$folder; rm -rf $$folder
+	@folder=$$(mktemp -d) && $(BIN)/python -m tests.benchmarks.million_items --folder $$folder; status=$$?; rm -rf $$folder; exit $$status
 
 check: lint types test ## What CI runs: format, lint, types, tests
 
