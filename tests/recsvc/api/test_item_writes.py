@@ -176,6 +176,31 @@ def test_any_id_survives_every_route(service: Service, item_id: str) -> None:
         assert client.get(path).status_code == 404
 
 
+def test_prices_are_those_of_the_market(client: httpx.Client) -> None:
+    item = {
+        "title": "Priced",
+        "price": euros("5"),
+        "sale_price": euros("4"),
+        "markets": {
+            "CH": {"price": {"amount": "6", "currency": "CHF"}},
+            "AT": {"sale_price": euros("3")},
+            "DE": {"available": True},
+        },
+    }
+    assert client.put(at("priced"), json=item).status_code == 200
+    one = {"field": "item.title", "op": "eq", "value": "Priced"}
+
+    def prices(**context: str) -> list[Any]:
+        fields = ["price", "sale_price"]
+        body = {"limit": 1, "filter": one, "fields": fields, "context": context}
+        (found,) = client.post(RECOMMENDATIONS, json=body).json()["items"]
+        return [found["item"][name] and found["item"][name]["amount"] for name in fields]
+
+    assert prices() == prices(country="FR") == prices(country="DE") == ["5.00", "4.00"]
+    assert prices(country="CH") == ["6.00", None]
+    assert prices(market="AT", country="CH") == [None, "3.00"]
+
+
 def test_writers_of_different_fields_do_not_undo_each_other(client: httpx.Client) -> None:
     path = at("many hands")
     client.put(path, json={})
