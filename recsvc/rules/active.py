@@ -57,7 +57,7 @@ class ActiveRules:
         self.include_ids = tuple(one.rule.rule_id for one in of_type(IncludeOnly))
         self.permitted = self._permitted()
         kept = self._n_rows if self.permitted is None else np.count_nonzero(self.permitted)
-        self.is_narrow = kept * _NARROW <= self._n_rows and self.permitted is not None
+        self.is_narrow = self.permitted is not None and bool(kept * _NARROW <= self._n_rows)
         zero = [every[at] for at, weight in zip(acting, weights, strict=True) if weight == 0]
         self.last = _union([parts.target(one) for one in zero], self._n_rows)
 
