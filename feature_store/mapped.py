@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from feature_store.files import locked, make_folder, sha256_of, write_json
+from feature_store.files import locked, make_folder, sha256_of, sync_file, write_json
 
 Array = npt.NDArray[Any]
 KEPT_FOLDERS = 4
@@ -104,6 +104,8 @@ def _write(folder: Path, arrays: Mapping[str, Array]) -> None:
     partial = make_folder(folder.with_name(f".{secrets.token_hex(4)}.partial"))
     for name, array in arrays.items():
         np.save(partial / f"{name}.npy", array)
+        # A page that is not yet on the disk counts as memory of whoever maps it.
+        sync_file(partial / f"{name}.npy")
     digests = {name: sha256_of(partial / f"{name}.npy") for name in arrays}
     write_json(partial / _MANIFEST, digests)
     partial.rename(folder)
