@@ -19,6 +19,7 @@ import gc  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Awaitable, Callable, Sequence  # noqa: E402
+from contextlib import redirect_stdout  # noqa: E402
 from functools import wraps  # noqa: E402
 from pathlib import Path  # noqa: E402
 from time import thread_time  # noqa: E402
@@ -233,7 +234,9 @@ def main() -> None:
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})
     user_ids = orjson.loads(sys.stdin.buffer.read())
-    found = uvloop.run(measure(arguments.data_dir, arguments.key, user_ids))
+    # What the worker logs must not stand in the document.
+    with redirect_stdout(sys.stderr):
+        found = uvloop.run(measure(arguments.data_dir, arguments.key, user_ids))
     sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
 
 
