@@ -102,6 +102,7 @@ class Join:
         copy; what others hold stays as it is.
         """
         changed = catalogue.changed_since(self._catalogue)
+        n_before = len(self.model_rows)
         orders = {name: self.__dict__[name] for name in _ORDERS if name in self.__dict__}
         self._room = dict(self._room)
         for name in _ROOMY:
@@ -110,8 +111,11 @@ class Join:
                 self._room[name] = _lengthened(room, name, catalogue.n_rows)
                 self.__dict__[name] = self._room[name][: catalogue.n_rows]
         orders["by_popularity"] = self.__dict__.get("by_popularity")
+        known = changed[changed < n_before]
+        before = self._newest_keys(known)
         self._catalogue = catalogue
         found = self._found(changed)
+        changed = np.union1d(_moved(known, before, self._newest_keys(known)), changed[len(known) :])
         for name, order in orders.items():
             rows = changed if name == "newest" else found
             if order is not None and len(rows):
@@ -292,6 +296,14 @@ def _sorted(rows: I64, keys: Keys) -> I64:
     has_place, *columns = keys
     order = np.lexsort([column[has_place] for column in reversed(columns)])
     return rows[has_place][order]
+
+
+def _moved(rows: I64, before: Keys, after: Keys) -> I64:
+    """Return the rows whose keys are others than they were; most changes are of other things."""
+    differ = np.zeros(len(rows), dtype=bool)
+    for old, new in zip(before, after, strict=True):
+        differ |= old != new
+    return rows[differ]
 
 
 def reordered(order: I32, rows: I64, keys: Callable[[I64], Keys], n_rows: int) -> I32:
