@@ -246,9 +246,15 @@ def articles(shop: Shop) -> dict[str, Any]:
     paths = shop.catalogue.frame["categories"].list.first().str.split(" > ").list.head(2)
     names = paths.list.join(" > ")
     window = shop.events.since(shop.start_ms).purchases
-    bought = window.select("person", name=names.gather(shop.rows[window["item"].to_numpy()]))
+    bought = window.select(
+        "person", name=names.gather(shop.rows[window["item"].to_numpy()], null_on_oob=True)
+    )
     past = shop.events.before(shop.start_ms).purchases
-    sold = names.gather(shop.rows[past["item"].to_numpy()]).drop_nulls().value_counts(sort=True)
+    sold = (
+        names.gather(shop.rows[past["item"].to_numpy()], null_on_oob=True)
+        .drop_nulls()
+        .value_counts(sort=True)
+    )
     topics = sold[names.name or "categories"].to_list()
     changes = [
         (shop.catalogue.n_rows + at, columns_of(Item(

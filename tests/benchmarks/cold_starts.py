@@ -84,6 +84,8 @@ class Baskets:
         lines = window.join(first, on="person")
         topics = shop.catalogue.frame["categories"].list.first().str.split(" > ").list.head(2)
         names = topics.list.join(" > ").to_list()
+        # Items that only events have named stand beyond the frame.
+        names += [None] * (shop.catalogue.n_rows - len(names))
         self.first: dict[int, set[int]] = {}
         self.later: dict[int, Counter[str]] = {}
         self.everybody: Counter[str] = Counter()
