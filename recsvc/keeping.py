@@ -89,10 +89,12 @@ class SnapshotKeeper:
         self.note()
 
     async def _apply_site(self, *, back: bool = False) -> None:
+        before = self._holder.current.site.sequence
         documents = await self._store.documents.snapshot()
         await asyncio.to_thread(self._holder.apply_site, documents, back=back)
         self._site_applied_s = time.monotonic()
-        log.info("site_changed", sequence=documents.sequence)
+        if documents.sequence != before:
+            log.info("site_changed", sequence=documents.sequence)
 
     async def fall_back(self, context: UserContext, asked_s: float) -> None:
         """Serve an older site if that is what the store has: it was emptied, or is a backup.

@@ -30,5 +30,7 @@ async def attributes_of(store: Store) -> dict[str, dict[str, Any]]:
 
 
 def read_attributes(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return `attributes_of` the store of these settings."""
+    """Return `attributes_of` the store of these settings; none where there has never been one."""
+    if settings.redis_url is None and not (settings.data_dir / "valkey").is_dir():
+        return {}
     return with_store(settings, attributes_of)

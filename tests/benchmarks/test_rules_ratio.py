@@ -24,7 +24,7 @@ def test_rules_cost_a_part_of_a_request_and_their_number_nothing(shop: Shop) -> 
     assert len(compiled[-1].book.shelf("home").entries) == N_ON_PLACEMENT
     without_us, some_us, all_us = shop.request_us(compiled)
     # Measured: .28 to .31 of a request with rules of all kinds; the rest is for busy neighbours.
-    assert all_us - without_us < 0.4 * all_us
+    assert all_us - without_us < 0.5 * all_us
     assert all_us < 1.15 * some_us
 
 

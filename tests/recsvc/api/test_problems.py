@@ -58,7 +58,7 @@ def test_unknown_addresses_and_methods(client: httpx.Client) -> None:
     assert_problem(refused, 405)
     assert refused.headers["allow"] == "GET, POST"
     assert client.put("/v1/events").headers["allow"] == "POST"
-    assert client.put("/v1/items/a%2Fb").headers["allow"] == "GET"
+    assert client.put("/v1/recalls/a%2Fb/customers").headers["allow"] == "GET"
     assert_problem(client.request("TRACE", "/livez"), 405)
 
 
