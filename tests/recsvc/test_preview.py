@@ -1,6 +1,7 @@
 """A preview is what is then served, and its sums are those of its lists."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,22 @@ def test_without_a_change_nothing_changes(snapshot: Snapshot) -> None:
     assert (summary["changed_lists"], summary["gain"], summary["lose"]) == (0, [], [])
     assert summary["demand_shown"]["change"] == 0
     assert summary["mean_overlap"] == 1
+
+
+def test_a_rule_holds_by_the_clock_in_the_continuation_of_a_list_too(snapshot: Snapshot) -> None:
+    soon = NOW_S + 60
+    starts = datetime.fromtimestamp(soon, UTC).isoformat()
+    tree = {"field": "item.brand", "op": "eq", "value": "b1"}
+    gone = rule(starts_at=starts, action={"type": "exclude", "target": tree})
+    ruled = with_rules(snapshot, [gone])
+    viewer = viewers(1)[0]
+    lists = [
+        rows_of(
+            recommend(
+                ruled, viewer.state, NO_PREFERENCES, HOME, NOW_S, scope=Scope(now_s=at), skip=10
+            )
+        )
+        for at in (NOW_S, soon)
+    ]
+    assert any(row % 5 == 1 for row in lists[0])
+    assert not any(row % 5 == 1 for row in lists[1])
