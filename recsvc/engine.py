@@ -89,9 +89,9 @@ def recommend(
     impressions : Impressions
         What the person was shown: what was never wanted steps back.
     scope : Scope or None
-        What the audiences of rules see: the person, the page, the request (``people.scope_of``), and
-        the time by which rules start and end: also in the continuation of a list, whose decays are
-        those of its beginning. Without it they see the request alone, at `now_s`.
+        What the audiences of rules see: the person, the page, the request (``people.scope_of``);
+        and the time by which rules start and end, also in the continuation of a list, whose decays
+        are those of its beginning. Without it they see the request alone, at `now_s`.
     start : Start or None
         What is known of the taste of somebody without a history; of anybody else it is not used.
     skip : int
