@@ -192,7 +192,7 @@ class Settings(BaseSettings):
             description="Changes of items that may lie over the catalogue's file; then one worker"
             " has them folded into a new one",
         ),
-    ] = 5_000
+    ] = 2_000
     decision_days: Annotated[
         int,
         Field(ge=1, le=3650, description="Days for which the records of answers are kept"),
