@@ -147,8 +147,8 @@ async def list_recall_customers(worker: AnyWorker, recall_id: PathId) -> Respons
         rows = [] if mask is None else mask.nonzero()[0].tolist()
         ids = {found for row in rows if (found := catalogue.item_id(row)) is not None}
         named = sorted(ids | set(recall.item_ids or []))
-        found = buyers_of(worker.settings.data_dir, [one.body for one in waiting], named)
-        return b"".join(orjson.dumps(one) + b"\n" for one in found)
+        buyers = buyers_of(worker.settings.data_dir, [one.body for one in waiting], named)
+        return b"".join(orjson.dumps(one) + b"\n" for one in buyers)
 
     return Response(await asyncio.to_thread(lines), media_type="application/x-ndjson")
 
