@@ -26,6 +26,10 @@ from recsvc.shared_join import joined
 from recsvc.site import Site, SiteFile, read_site
 
 
+MANY_CHANGES = 100
+"""From so many at once on it is worth the time to return the memory that they took."""
+
+
 class Scratch:
     """Arrays over all rows that one request after the other borrows and gives back clean.
 
@@ -203,6 +207,8 @@ class SnapshotHolder:
             self._changes += new
             rules = old.rules.with_changes(catalogue, _rows_of(new, catalogue))
             self.current = self._snapshot(catalogue, old.model.with_catalogue(catalogue), rules)
+        if len(new) >= MANY_CHANGES:
+            give_back()
 
     def apply_site(self, documents: SiteDocuments, *, back: bool = False) -> None:
         """Swap in a snapshot that obeys other documents of the site, and keep them on disk.
