@@ -25,7 +25,6 @@ from recsvc.rules import NOTHING, CompiledRules, compile_rules
 from recsvc.shared_join import joined
 from recsvc.site import Site, SiteFile, read_site
 
-
 MANY_CHANGES = 100
 """From so many at once on it is worth the time to return the memory that they took."""
 
