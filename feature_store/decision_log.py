@@ -67,13 +67,15 @@ class DecisionWriter:
         self._opened_s = 0.0
         self._size = 0
 
-    def write(self, records: Sequence[Record], now_s: float) -> int:
+    def write(self, records: Sequence[bytes], first_ms: int, now_s: float) -> int:
         """Append records; other processes see them when this returns.
 
         Parameters
         ----------
-        records : sequence of dict
-            Each with ``recommendation_id`` first, and ``at`` in milliseconds since 1970.
+        records : sequence of bytes
+            Each a JSON object in one line, ``recommendation_id`` first.
+        first_ms : int
+            When the first of the answers was made, in milliseconds since 1970.
         now_s : float
             Seconds since 1970.
 
@@ -89,9 +91,9 @@ class DecisionWriter:
         ):
             self.close()
         if self._file is None:
-            self._open(min(record["at"] for record in records), now_s)
+            self._open(first_ms, now_s)
         assert self._file is not None
-        lines = b"".join(orjson.dumps(record) + b"\n" for record in records)
+        lines = b"\n".join(records) + b"\n"
         self._file.write(lines)
         self._file.flush()
         self._size += len(lines)
@@ -248,19 +250,26 @@ class DecisionLog:
 
 
 def as_frame(records: Sequence[Record]) -> pl.DataFrame:
-    """Return records as columns of :data:`SCHEMA`."""
+    """Return records as columns of :data:`SCHEMA`.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        ``recommendation_id``, ``at`` (milliseconds since 1970), ``person``, ``context``, ``answer``
+        (the answer as it was given), and whatever else.
+    """
     rows = [
         {
             "recommendation_id": record["recommendation_id"],
             "at": record["at"],
             "person": record.get("person"),
-            "placement": record["placement"],
-            "channel": record.get("context", {}).get("channel"),
-            "model_version": record["model_version"],
-            "rules_version": record["rules_version"],
-            "personalized": record["personalized"],
-            "item_ids": [slot["item_id"] for slot in record["items"]],
-            "sources": [slot["source"] for slot in record["items"]],
+            "placement": record["answer"]["placement"],
+            "channel": record["context"].get("channel"),
+            "model_version": record["answer"]["model_version"],
+            "rules_version": record["answer"]["rules_version"],
+            "personalized": record["answer"]["personalized"],
+            "item_ids": [slot["item_id"] for slot in record["answer"]["items"]],
+            "sources": [slot["source"] for slot in record["answer"]["items"]],
             "record": orjson.dumps(record).decode(),
         }
         for record in records

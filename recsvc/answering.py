@@ -173,8 +173,7 @@ def finish(
                 question.person,
                 question.request,
                 response,
-                question.degraded,
-                shown + 1,
+                body,
             )
         )
     written_s = time.perf_counter()

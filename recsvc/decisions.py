@@ -8,7 +8,7 @@ beyond that answers go unrecorded, which a metric counts.
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from feature_store.archiver import LEASE_S
+from feature_store.catalogue import Catalogue
 from feature_store.decision_log import DecisionLog, DecisionWriter
 from feature_store.signals import FEATURES
 from feature_store.store import Store
 from recsvc.engine import Response
-from recsvc.explain import reasons
 from recsvc.requests import RecommendationRequest
 from recsvc.settings import Settings
 from recsvc.sources import Candidates
@@ -59,10 +60,8 @@ class Noted:
         What was asked.
     response : Response
         What was chosen.
-    degraded : sequence of str
-        What was missing.
-    first_rank : int
-        Rank of the first item.
+    body : bytes
+        The answer.
     """
 
     recommendation_id: str
@@ -70,8 +69,7 @@ class Noted:
     person: str | None
     request: RecommendationRequest
     response: Response
-    degraded: Sequence[str]
-    first_rank: int
+    body: bytes
 
 
 class DecisionRecorder:
@@ -111,9 +109,9 @@ class DecisionRecorder:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         for start in range(0, len(waiting), SLICE):
             part = waiting[start : start + SLICE]
-            records = [record_of(one, whole=random.random() < self._sample) for one in part]
+            records = [line_of(one, whole=random.random() < self._sample) for one in part]
             try:
-                self._writer.write(records, time.time())
+                self._writer.write(records, part[0].at_ms, time.time())
             except OSError:
                 self._metrics.decisions.labels("failed").inc(len(part))
             else:
@@ -172,8 +170,10 @@ class Sealing:
             await asyncio.to_thread(self._log.drop_before, oldest)
 
 
-def record_of(noted: Noted, *, whole: bool = False) -> dict[str, Any]:
-    """Return an answer as the decision log has it.
+def line_of(noted: Noted, *, whole: bool = False) -> bytes:
+    """Return an answer as the decision log has it: one line of JSON around the answer's own bytes.
+
+    Made for each answer, so it says no more than it must: items of the history by their rows.
 
     Parameters
     ----------
@@ -184,65 +184,85 @@ def record_of(noted: Noted, *, whole: bool = False) -> dict[str, Any]:
     """
     response, request = noted.response, noted.request
     snapshot = response.snapshot
-    ids = snapshot.catalogue.item_id
     record: dict[str, Any] = {
         "recommendation_id": noted.recommendation_id,
         "at": noted.at_ms,
         "person": noted.person,
-        "placement": response.placement.name,
-        "context": dict(request.context),
-        "model_version": snapshot.model.version,
-        "rules_version": snapshot.site.rules_version,
+        "context": request.context,
+        "item_ids": request.item_ids,
         "site_sequence": snapshot.site.sequence,
         "catalogue_sequence": snapshot.catalogue_sequence,
-        "personalized": response.personalized,
-        "degraded": list(noted.degraded),
-        "item_ids": list(request.item_ids),
-        "items": [
-            {
-                "item_id": ids(chosen.row),
-                "rank": rank,
-                "score": round(chosen.score, 5),
-                "source": reason.source,
-                "reason": reason.code,
-                "because": [ids(row) for row in reason.rows],
-                "rules": _revisions(response, chosen.rule_ids),
-            }
-            for rank, (chosen, reason) in enumerate(
-                zip(response.chosen, reasons(response), strict=True), noted.first_rank
-            )
-        ],
-        "rules": _revisions(response, [one.rule.rule_id for one in response.rules.entries]),
-        "history": _history(response) if response.personalized else [],
-        "removed": _removed(response),
     }
+    if response.rules:
+        entries = response.rules.entries
+        record["rules"] = {one.rule.rule_id: one.rule.revision for one in entries}
+    if response.personalized:
+        record["history"] = _history(response)
+    allowed = response.query.allowed
+    # A mask that many requests share forbids what is not for sale, and nothing else.
+    if whole or (allowed is not None and allowed.flags.writeable):
+        record["removed"] = _removed(response)
     if whole:
         record["candidates"] = _candidates(response)
-    return record
+    return orjson.dumps(record)[:-1] + b',"answer":' + noted.body + b"}"
 
 
-def _revisions(response: Response, rule_ids: Sequence[str]) -> list[dict[str, Any]]:
-    live = response.snapshot.site.rules
-    return [
-        {"rule_id": rule_id, "revision": live[rule_id].rule.revision}
-        for rule_id in rule_ids
-        if rule_id in live
-    ]
-
-
-def _history(response: Response) -> list[dict[str, Any]]:
-    """Return what of the person's history weighed most."""
+def _history(response: Response) -> list[list[Any]]:
+    """Return what of the person's history weighed most: rows, weights, whether bought."""
     history = response.query.history
-    order = np.argsort(-history.weights, kind="stable")[:HISTORY]
-    ids = response.snapshot.catalogue.item_id
+    weights = history.weights
+    top = np.argpartition(-weights, HISTORY)[:HISTORY] if len(weights) > HISTORY else slice(None)
+    rounded = weights[top].astype(np.float64).round(4)
+    return [history.rows[top].tolist(), rounded.tolist(), history.bought[top].tolist()]
+
+
+def decision_of(record: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
+    """Return a record as the API shows it.
+
+    Parameters
+    ----------
+    record : dict
+        As `line_of` wrote it.
+    catalogue : Catalogue
+        Says which items the rows of the history are.
+    """
+    answer, rules = record["answer"], record.get("rules", {})
+    kind, _, name = (record["person"] or "").partition(":")
+    history = sorted(zip(*record.get("history", ()), strict=True), key=lambda one: -one[1])
+    return {
+        "recommendation_id": record["recommendation_id"],
+        "user_id": name if kind == "u" else None,
+        "anonymous_id": name if kind == "a" else None,
+        **{name: answer[name] for name in _OF_ANSWER},
+        **{name: record[name] for name in _OF_RECORD},
+        "items": [
+            {
+                **{name: item[name] for name in ("item_id", "rank", "score", "source")},
+                "reason": item["reason"]["code"],
+                "because": item["reason"]["item_ids"],
+                "rules": _used(rules, item["rule_ids"]),
+            }
+            for item in answer["items"]
+        ],
+        "rules": _used(rules, rules),
+        "history": [
+            {"item_id": catalogue.item_id(row), "weight": weight, "bought": bought}
+            for row, weight, bought in history
+        ],
+        "removed": record.get("removed", []),
+        "candidates": record.get("candidates"),
+    }
+
+
+_OF_ANSWER = ("placement", "model_version", "rules_version", "personalized", "degraded")
+_OF_RECORD = ("context", "item_ids", "site_sequence", "catalogue_sequence")
+
+
+def _used(revisions: Mapping[str, int], rule_ids: Iterable[str]) -> list[dict[str, Any]]:
     return [
-        {"item_id": ids(row), "weight": round(weight, 4), "bought": bought}
-        for row, weight, bought in zip(
-            history.rows[order].tolist(),
-            history.weights[order].tolist(),
-            history.bought[order].tolist(),
-            strict=True,
-        )
+        {"rule_id": rule_id, "revision": revisions[rule_id]}
+        for rule_id in rule_ids
+        if rule_id in revisions
     ]
 
 

@@ -13,6 +13,7 @@ from recsvc.answer import read_recommendation_id
 from recsvc.api.http import AnyWorker, secured
 from recsvc.api.openapi import responses
 from recsvc.api.schemas import Document
+from recsvc.decisions import decision_of
 
 router = APIRouter(tags=["recommendations"])
 
@@ -149,13 +150,8 @@ async def get_decision(worker: AnyWorker, recommendation_id: RecommendationId) -
         record = await worker.decisions.find_soon(recommendation_id, at_ms)
     if record is None:
         raise NotFoundError("there is no record of this answer: too old, or of another machine")
-    person: str | None = record.pop("person")
-    kind, _, name = (person or "").partition(":")
     at = datetime.fromtimestamp(record["at"] / 1000, UTC)
     return {
-        "candidates": None,
-        **record,
+        **decision_of(record, worker.holder.current.catalogue),
         "at": format_time(at.replace(microsecond=at.microsecond // 1000 * 1000)),
-        "user_id": name if kind == "u" else None,
-        "anonymous_id": name if kind == "a" else None,
     }

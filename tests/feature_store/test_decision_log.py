@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from feature_store.decision_log import DecisionLog, DecisionWriter, as_frame
@@ -18,20 +19,26 @@ def record(number: int, at_ms: int = NOON_MS, **more: Any) -> dict[str, Any]:
         "recommendation_id": f"r{number}",
         "at": at_ms + number,
         "person": f"u:{number % 3}",
-        "placement": "home",
         "context": {"channel": "web"},
-        "model_version": "m",
-        "rules_version": 1,
-        "personalized": True,
-        "items": [{"item_id": "ä/1", "source": "popular"}],
+        "answer": {
+            "placement": "home",
+            "model_version": "m",
+            "rules_version": 1,
+            "personalized": True,
+            "items": [{"item_id": "ä/1", "source": "popular"}],
+        },
         **more,
     }
+
+
+def write(writer: DecisionWriter, records: list[dict[str, Any]], now_s: float) -> None:
+    writer.write([orjson.dumps(one) for one in records], records[0]["at"], now_s)
 
 
 def test_a_record_is_found_while_written_closed_and_sealed(tmp_path: Path) -> None:
     log, writer = DecisionLog(tmp_path), DecisionWriter(tmp_path)
     assert log.find("r7", NOON_MS) is None
-    writer.write([record(number) for number in range(10)], NOON_MS / 1000)
+    write(writer, [record(number) for number in range(10)], NOON_MS / 1000)
     assert log.find("r7", NOON_MS + 7) == record(7)
     assert log.seal() == 0, "its writer lives"
     writer.close()
@@ -48,11 +55,11 @@ def test_files_are_closed_by_size_and_by_age(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, writer = DecisionLog(tmp_path), DecisionWriter(tmp_path)
-    writer.write([record(0)], NOON_MS / 1000)
-    writer.write([record(1)], NOON_MS / 1000 + 301)
+    write(writer, [record(0)], NOON_MS / 1000)
+    write(writer, [record(1)], NOON_MS / 1000 + 301)
     assert log.seal() == 1
     monkeypatch.setattr("feature_store.decision_log.MAX_BYTES", 100)
-    writer.write([record(2)], NOON_MS / 1000 + 302)
+    write(writer, [record(2)], NOON_MS / 1000 + 302)
     assert log.seal() == 1
     assert [log.find(f"r{number}", NOON_MS) is not None for number in range(3)] == [True] * 3
     writer.close()
@@ -63,9 +70,9 @@ def test_what_a_killed_worker_has_written_is_kept(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 from feature_store.decision_log import DecisionWriter
-from tests.feature_store.test_decision_log import record
+from tests.feature_store.test_decision_log import record, write
 writer = DecisionWriter(Path({str(tmp_path)!r}))
-writer.write([record(n) for n in range(5)], 0)
+write(writer, [record(n) for n in range(5)], 0)
 next(Path({str(tmp_path)!r}).glob("live/*")).open("ab").write(b'{{"recommendation_id": "cut')
 os.kill(os.getpid(), 9)
 """
@@ -80,7 +87,7 @@ os.kill(os.getpid(), 9)
 def test_sealing_again_after_a_kill_changes_nothing(tmp_path: Path) -> None:
     log, writer = DecisionLog(tmp_path), DecisionWriter(tmp_path)
     midnight_ms = NOON_MS + 12 * 3_600_000
-    writer.write([record(number, midnight_ms - 5) for number in range(10)], NOON_MS / 1000)
+    write(writer, [record(number, midnight_ms - 5) for number in range(10)], NOON_MS / 1000)
     writer.close()
     (source,) = (tmp_path / "live").iterdir()
     kept = source.read_bytes()
@@ -96,8 +103,8 @@ def test_sealing_again_after_a_kill_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_person_is_forgotten(tmp_path: Path) -> None:
     log, writer = DecisionLog(tmp_path), DecisionWriter(tmp_path)
-    writer.write([record(number) for number in range(9)], NOON_MS / 1000)
-    writer.write([record(9, person=None)], NOON_MS / 1000)
+    write(writer, [record(number) for number in range(9)], NOON_MS / 1000)
+    write(writer, [record(9, person=None)], NOON_MS / 1000)
     writer.close()
     log.seal()
     assert log.forget(["u:1"]) == 3
