@@ -44,7 +44,7 @@ def needs_of(documents: Iterable[object]) -> Needs:
     person = page = False
     segments: set[str] = set()
     for document in documents:
-        for name in _fields(document):
+        for name in fields_named(document):
             root = name.partition(".")[0]
             person |= root in ("user", "segment")
             page |= root == "page"
@@ -53,15 +53,16 @@ def needs_of(documents: Iterable[object]) -> Needs:
     return Needs(person, page, frozenset(segments))
 
 
-def _fields(value: object) -> Iterator[str]:
+def fields_named(value: object) -> Iterator[str]:
+    """Yield the fields that conditions name, wherever they stand in a JSON document."""
     if isinstance(value, list):
         for one in value:
-            yield from _fields(one)
+            yield from fields_named(one)
     elif isinstance(value, Mapping):
         if "op" in value and isinstance(value.get("field"), str):
             yield value["field"]
         for one in value.values():
-            yield from _fields(one)
+            yield from fields_named(one)
 
 
 def needs_of_pages(documents: SiteDocuments) -> Needs:

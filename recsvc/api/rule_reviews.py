@@ -243,7 +243,7 @@ def _with_drafts(worker: Worker, site: SiteDocuments, body: PreviewBody) -> Sequ
         rules.pop(rule_id, None)
         if written["status"] not in OUT_OF_FORCE:
             whole = {**written, "rule_id": rule_id}
-            rules[rule_id] = parse_rule(whole, vocabulary_of(worker), placements)
+            rules[rule_id] = parse_rule(whole, vocabulary_of(worker, whole), placements)
     return list(rules.values())
 
 

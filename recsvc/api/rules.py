@@ -1,5 +1,6 @@
 """``/v1/rules``: what marketers write. Nothing of it is in force before it is published."""
 
+import asyncio
 import secrets
 from typing import Annotated, Any
 
@@ -8,12 +9,14 @@ from fastapi import APIRouter, Query, Request, Response
 from feature_store.conditions import Vocabulary
 from feature_store.documents import Document, SiteDocuments, Write
 from feature_store.errors import ConflictError, StaleRevisionError
+from feature_store.known_attributes import attribute_types
 from feature_store.schema import check_id
 from recsvc.api.http import AnyWorker, PathId, asking, json_body, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.revisions import etag, expected_revision
 from recsvc.api.rule_schemas import RuleBody, RuleDeleted, RuleDocument, RuleList, RulesQuery
 from recsvc.checks import FieldError, InvalidRequestError
+from recsvc.needs import fields_named
 from recsvc.publishing import RULE, deleting, publication, rule_of, status_of
 from recsvc.requests import load_json
 from recsvc.rules.model import EVERYWHERE, parse_rule
@@ -180,10 +183,27 @@ def shown(site: SiteDocuments, document: Document) -> dict[str, Any]:
     }
 
 
-def vocabulary_of(worker: Worker) -> Vocabulary:
-    """Return what conditions of this site may name."""
-    site = worker.holder.current.site
-    return Vocabulary(segments=frozenset(site.segments), sensitive=worker.settings.sensitive_fields)
+def vocabulary_of(worker: Worker, written: object) -> Vocabulary:
+    """Return what conditions of this site may name.
+
+    Parameters
+    ----------
+    worker : Worker
+        Has catalogue and site.
+    written : object
+        JSON whose attributes of items are looked up in the catalogue.
+    """
+    current = worker.holder.current
+    names = {
+        name.split(".", 2)[2]
+        for name in fields_named(written)
+        if name.startswith(("item.attributes.", "page.attributes."))
+    }
+    return Vocabulary(
+        item_attributes=attribute_types(current.catalogue, sorted(names)),
+        segments=frozenset(current.site.segments),
+        sensitive=worker.settings.sensitive_fields,
+    )
 
 
 def checked_body(value: object, rule_id: str, worker: Worker) -> dict[str, Any]:
@@ -203,7 +223,8 @@ def checked_body(value: object, rule_id: str, worker: Worker) -> dict[str, Any]:
     # What a GET adds may come back with a PUT; it is not the author's to set.
     written = {name: part for name, part in value.items() if name not in _ADDED}
     placements = worker.holder.current.site.placements
-    rule = parse_rule({**written, "rule_id": rule_id}, vocabulary_of(worker), placements).rule
+    vocabulary = vocabulary_of(worker, written)
+    rule = parse_rule({**written, "rule_id": rule_id}, vocabulary, placements).rule
     body = rule.model_dump(mode="json", exclude={"rule_id", "revision"})
     if body["status"] == "live":
         body["status"] = "draft"
@@ -217,7 +238,8 @@ async def _write(
     request: Request, worker: Worker, rule_id: str, value: object, seen: int | None
 ) -> tuple[SiteDocuments, Document]:
     await worker.context(None)  # so that segments and placements of a moment ago are known
-    body = checked_body(value, rule_id, worker)
+    # In a thread: of a large catalogue attributes take a while to be found.
+    body = await asyncio.to_thread(checked_body, value, rule_id, worker)
 
     def plan(site: SiteDocuments) -> list[Write]:
         known = site.get(RULE, rule_id)

@@ -32,7 +32,7 @@ EXAMPLE: dict[str, Any] = {
             "m": 4,
             "group": "champions",
         },
-        "clv": {"amount": "811.00", "currency": "EUR", "horizon_days": 90},
+        "clv": {"amount": "811.00", "currency": "EUR", "horizon_days": 365},
         "churn_risk": 0.04,
         "next_purchase_at": "2018-01-03T00:00:00Z",
     },

@@ -211,3 +211,42 @@ def test_lint_over_http(one: httpx.Client) -> None:
     assert ("useless", "never_matches") in {(one["rule_id"], one["kind"]) for one in findings}
     live = one.get("/v1/rules/lint", params={"scope": "live"}).json()
     assert live == {"findings": [], "rules": 0}
+
+
+def test_an_attribute_is_one_that_items_have_and_of_their_type(one: httpx.Client) -> None:
+    item = {"item_id": "striped", "title": "t", "attributes": {"stripes": 3, "Größe": ["s", "m"]}}
+    one.put("/v1/items/striped", json=item).raise_for_status()
+
+    def put(name: str, value: object) -> httpx.Response:
+        target = {"field": f"item.attributes.{name}", "op": "eq", "value": value}
+        body = rule(action={"type": "exclude", "target": target}, rule_id=f"r{name}{value}")
+        return one.post("/v1/rules", json=body)
+
+    assert put("stripes", 3).status_code == 201
+    assert put("Größe", "m").status_code == 201
+    assert_problem(put("dots", 3), 422, "#/action/target/field")
+    assert_problem(put("stripes", "three"), 422, "#/action/target/value")
+
+
+def test_rolled_back_lists_are_the_lists_of_that_publication(
+    one: httpx.Client, other: httpx.Client
+) -> None:
+    def lists() -> list[list[str]]:
+        query: dict[str, str | int] = {"limit": 30}
+        answers = [
+            other.get("/v1/recommendations", params={**query, "user_id": f"roll {n}"})
+            for n in range(5)
+        ]
+        return [[item["item_id"] for item in answer.json()["items"]] for answer in answers]
+
+    seen = {0: lists()}
+    for number, name in enumerate(("first", "second", "third")):
+        brand = {**BRAND_1, "value": f"Brand {number}"}
+        body = rule(action={"type": "exclude", "target": brand}, rule_id=name)
+        one.post("/v1/rules", json=body).raise_for_status()
+        published = one.post("/v1/rules/publish", json={"rule_ids": [name]}).json()
+        seen[published["rules_version"]] = lists()
+    assert len({str(one_of_them) for one_of_them in seen.values()}) == 4
+    for version, expected in [*seen.items()][::-1]:
+        one.post("/v1/rules/rollback", json={"rules_version": version}).raise_for_status()
+        assert lists() == expected
