@@ -87,13 +87,18 @@ def test_examples_of_every_platform_count_once_by_whatever_door(
 
 def test_what_means_nothing_here_is_counted_and_named(client: httpx.Client) -> None:
     calls = [
-        {"type": "page", "userId": "p"},
-        {"type": "track", "event": "Coupon Entered", "userId": "p"},
-        {"type": "track", "event": "Product Viewed", "userId": "p", "properties": {}},
+        {"type": "page", "userId": "who does nothing"},
+        {"type": "track", "event": "Coupon Entered", "userId": "who does nothing"},
         {
             "type": "track",
             "event": "Product Viewed",
-            "userId": "p",
+            "userId": "who does nothing",
+            "properties": {},
+        },
+        {
+            "type": "track",
+            "event": "Product Viewed",
+            "userId": "who does nothing",
             "properties": {"product_id": "i00001"},
             "context": {"consent": {"categoryPreferences": {"Personalization": False}}},
         },
@@ -104,7 +109,7 @@ def test_what_means_nothing_here_is_counted_and_named(client: httpx.Client) -> N
     assert answer["rejected"] == [
         {"index": 2, "errors": [{"pointer": "#/batch/2", "detail": "needs the product's id"}]}
     ]
-    assert_problem(client.get("/v1/users/p"), 404)
+    assert_problem(client.get("/v1/users/who%20does%20nothing"), 404)
     metrics = client.get("/metrics").text
     assert 'recsvc_ignored_events_total{name="Coupon Entered",platform="segment"}' in metrics
     assert_problem(client.post("/v1/events/segment", json=[]), 422, "#")
