@@ -98,24 +98,6 @@ def hash_ids(item_ids: Sequence[str | None] | pl.Series) -> tuple[U64, I32]:
     return hashes[order], rows[order]
 
 
-def merged_hashes(hashes: U64, rows: I32, new_ids: pl.Series, new_rows: I32) -> tuple[U64, I32]:
-    """Return a table of fingerprints with some more ids, sorted again.
-
-    Parameters
-    ----------
-    hashes, rows : ndarray
-        Result of :func:`hash_ids`.
-    new_ids : Series of String
-        Ids that are not in it.
-    new_rows : ndarray of int32
-        The row of each.
-    """
-    added = hashes_of(new_ids)
-    order = np.argsort(added, kind="stable")
-    places = np.searchsorted(hashes, added[order], side="right")
-    return np.insert(hashes, places, added[order]), np.insert(rows, places, new_rows[order])
-
-
 def find_rows(hashes: U64, rows: I32, known: pl.Series, wanted: pl.Series) -> I32:
     """Return the row of each id; -1 where it has none.
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Annotated, Any
 
-import orjson
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from feature_store.item_changes import merged
@@ -175,9 +174,3 @@ def patch_profile(document: Mapping[str, Any] | None, patch: Mapping[str, Any]) 
         If the result is no profile.
     """
     return read_profile(merged(document or {}, patch))
-
-
-def stored_profile(value: bytes | None) -> dict[str, Any]:
-    """Return a profile as a context carries it; empty for a user without one."""
-    document: dict[str, Any] = orjson.loads(value) if value is not None else {}
-    return document

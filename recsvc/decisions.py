@@ -95,9 +95,7 @@ class DecisionRecorder:
 
     def note(self, noted: Noted) -> None:
         """Take an answer to be recorded; costs less than a microsecond."""
-        allowed = noted.response.query.allowed
-        # A mask that is nobody else's is kept alive by this record alone.
-        own = allowed.nbytes if allowed is not None and allowed.flags.writeable else 0
+        own = _own_bytes(noted)
         if len(self._waiting) < MAX_WAITING and self._waiting_bytes + own <= MAX_WAITING_BYTES:
             self._waiting.append(noted)
             self._waiting_bytes += own
@@ -105,10 +103,15 @@ class DecisionRecorder:
             self._metrics.decisions.labels("dropped").inc()
 
     async def flush(self) -> None:
-        """Record what waits now; other processes can read it when this returns."""
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        for start in range(0, len(waiting), SLICE):
-            part = waiting[start : start + SLICE]
+        """Record what waits now; other processes can read it when this returns.
+
+        What waits is taken in small parts, each written before others get the event loop: so a
+        second caller finds written what a first one took, and a cancelled one loses nothing.
+        """
+        while self._waiting:
+            part = self._waiting[:SLICE]
+            del self._waiting[:SLICE]
+            self._waiting_bytes -= sum(map(_own_bytes, part))
             records = [line_of(one, whole=random.random() < self._sample) for one in part]
             try:
                 self._writer.write(records, part[0].at_ms, time.time())
@@ -136,6 +139,12 @@ class DecisionRecorder:
             if record is not None:
                 return record
         return None
+
+
+def _own_bytes(noted: Noted) -> int:
+    """Return the size of the mask if it is nobody else's, and kept alive by this record alone."""
+    allowed = noted.response.query.allowed
+    return allowed.nbytes if allowed is not None and allowed.flags.writeable else 0
 
 
 class Sealing:

@@ -112,6 +112,11 @@ def me(request: Request) -> str:
     return user_id
 
 
+def actor(request: Request) -> str:
+    """Return how audits name who asks, on a route that is `secured`."""
+    return f"key:{asking(request).name}"
+
+
 AnyWorker = Annotated[Worker, Depends(worker_of)]
 
 _SCHEMES: dict[Kind, tuple[str, ...]] = {

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from feature_store.documents import Document, SiteDocuments, Write
 from feature_store.errors import ConflictError, NotFoundError
-from recsvc.api.http import AnyWorker, PathId, asking, json_body, secured
+from recsvc.api.http import AnyWorker, PathId, actor, json_body, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.people_schemas import (
     PersonaDeleted,
@@ -106,7 +106,7 @@ async def put_persona(
             raise ConflictError(f"there are {MAX_PERSONAS} personas, and no room for more")
         return [Write(KIND, persona_id, body, seen)]
 
-    _, (stored,) = await worker.keeper.change(plan, f"key:{asking(request).name}")
+    _, (stored,) = await worker.keeper.change(plan, actor(request))
     response.headers["ETag"] = etag(stored.revision)
     return _shown(stored)
 
@@ -131,7 +131,7 @@ async def delete_persona(request: Request, worker: AnyWorker, persona_id: PathId
         _found(site, persona_id)
         return [Write(KIND, persona_id, None, seen)]
 
-    await worker.keeper.change(plan, f"key:{asking(request).name}")
+    await worker.keeper.change(plan, actor(request))
     return {"persona_id": persona_id, "deleted": True}
 
 

@@ -9,10 +9,10 @@ from feature_store.conditions import ConditionError
 from feature_store.documents import Document as Stored
 from feature_store.documents import SiteDocuments, Write
 from feature_store.errors import ConflictError, NotFoundError
-from recsvc.api.http import AnyWorker, PathId, field_errors, json_body, secured
+from recsvc.api.http import AnyWorker, PathId, actor, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.revisions import etag, expected_revision
-from recsvc.api.rules import READING, by
+from recsvc.api.rules import READING
 from recsvc.api.schemas import Document
 from recsvc.checks import BadValueError, FieldError, InvalidRequestError, check_name
 from recsvc.placement_documents import (
@@ -131,7 +131,7 @@ async def put_placement(
             raise ConflictError(f"there are {MAX_PLACEMENTS} placements, and no room for more")
         return [Write(KIND, name, body.model_dump(mode="json"), seen)]
 
-    _, (stored,) = await worker.keeper.change(plan, by(request))
+    _, (stored,) = await worker.keeper.change(plan, actor(request))
     response.headers["ETag"] = etag(stored.revision)
     return _shown(worker, name)
 
@@ -161,7 +161,7 @@ async def delete_placement(request: Request, worker: AnyWorker, name: PathId) ->
             raise ConflictError(f"the placement {name!r} is used by {', '.join(rules[:5])}")
         return [Write(KIND, name, None, seen)]
 
-    await worker.keeper.change(plan, by(request))
+    await worker.keeper.change(plan, actor(request))
     return {"name": name, "restored": name in BUILT_IN}
 
 

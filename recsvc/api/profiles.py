@@ -10,7 +10,7 @@ from feature_store.errors import NotFoundError
 from feature_store.people import Document
 from feature_store.profile import Profile, patch_profile, read_profile
 from feature_store.schema import person_of
-from recsvc.api.http import AnyWorker, PathId, asking, field_errors, json_body, secured
+from recsvc.api.http import AnyWorker, PathId, actor, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.people_schemas import (
     ProfileBody,
@@ -156,7 +156,7 @@ async def put_users(request: Request, worker: AnyWorker) -> UsersStored:
     documents: dict[str, Document | None] = {
         f"u:{one}": profile.as_document() for one, profile in profiles.items()
     }
-    changed, refused = await worker.store.people.put_many("profile", documents, _by(request))
+    changed, refused = await worker.store.people.put_many("profile", documents, actor(request))
     for index, owner in enumerate(whose):
         if index not in errors and (why := refused.get(f"u:{owner}")) is not None:
             errors[index] = [FieldError("#/external_ids", why)]
@@ -191,12 +191,8 @@ async def _changed(
 ) -> dict[str, Any]:
     person = person_of(user_id, None)
     assert person is not None
-    await worker.store.people.update("profile", person, change, _by(request))
+    await worker.store.people.update("profile", person, change, actor(request))
     return await known_user(worker, user_id)
-
-
-def _by(request: Request) -> str:
-    return f"key:{asking(request).name}"
 
 
 def _read(value: object) -> tuple[str | None, Profile | None, list[FieldError]]:

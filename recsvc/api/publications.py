@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from feature_store.change_log import ChangeLog
 from feature_store.documents import SiteDocuments, Write, verify_chain
 from feature_store.site_history import Entry, audit_of, site_entries
-from recsvc.api.http import AnyWorker, PathId, field_errors, json_body, secured
+from recsvc.api.http import AnyWorker, PathId, actor, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.rule_schemas import (
     Audit,
@@ -19,7 +19,7 @@ from recsvc.api.rule_schemas import (
     RevertBody,
     RollbackBody,
 )
-from recsvc.api.rules import BODY, BODY_ERRORS, READING, by
+from recsvc.api.rules import BODY, BODY_ERRORS, READING
 from recsvc.checks import InvalidRequestError
 from recsvc.publishing import RULE, publication, publishing, reverting, rolling_back
 from recsvc.requests import load_json
@@ -168,6 +168,6 @@ async def _publish(request: Request, worker: Worker, plan: Any, note: str) -> di
         changed.update(one.id for one in writes if one.kind in (RULE, "live_rule"))
         return writes
 
-    site, _ = await worker.keeper.change(noted, by(request), note)
+    site, _ = await worker.keeper.change(noted, actor(request), note)
     version, rules = publication(site)
     return {"rules_version": version, "rules": rules, "changed": sorted(changed)}

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from feature_store.documents import Document, SiteDocuments, Write
 from feature_store.errors import NotFoundError
-from recsvc.api.http import AnyWorker, PathId, asking, field_errors, json_body, secured
+from recsvc.api.http import AnyWorker, PathId, actor, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, lines_of, problems, responses
 from recsvc.api.recall_schemas import RecallDocument, RecallEnded, RecallList, RecallReceipt
 from recsvc.buyers import buyers_of
@@ -100,7 +100,7 @@ async def put_recall(request: Request, worker: AnyWorker, recall_id: PathId) -> 
         raise InvalidRequestError(*field_errors(error)) from error
     body = recall.model_dump(mode="json")
     site, _ = await worker.keeper.change(
-        lambda _: [Write(KIND, recall_id, body)], f"key:{asking(request).name}", recall.reason
+        lambda _: [Write(KIND, recall_id, body)], actor(request), recall.reason
     )
     receipt = {"recall_id": recall_id, "n_items": _n_items(worker, recall)}
     return {**receipt, **await confirmations(worker, site.sequence)}
@@ -123,7 +123,7 @@ async def end_recall(request: Request, worker: AnyWorker, recall_id: PathId) -> 
         _found(site, recall_id)
         return [Write(KIND, recall_id, None)]
 
-    await worker.keeper.change(plan, f"key:{asking(request).name}", "the recall has ended")
+    await worker.keeper.change(plan, actor(request), "the recall has ended")
     return {"recall_id": recall_id, "ended": True}
 
 

@@ -11,7 +11,7 @@ from feature_store.documents import Document, SiteDocuments, Write
 from feature_store.errors import ConflictError, StaleRevisionError
 from feature_store.known_attributes import attribute_types
 from feature_store.schema import check_id
-from recsvc.api.http import AnyWorker, PathId, asking, json_body, secured
+from recsvc.api.http import AnyWorker, PathId, actor, json_body, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.revisions import etag, expected_revision
 from recsvc.api.rule_schemas import RuleBody, RuleDeleted, RuleDocument, RuleList, RulesQuery
@@ -160,13 +160,8 @@ async def put_rule(
 async def delete_rule(request: Request, worker: AnyWorker, rule_id: PathId) -> dict[str, Any]:
     """Delete a rule; `revert` brings any of its revisions back."""
     seen = expected_revision(request)
-    await worker.keeper.change(lambda site: deleting(site, rule_id, seen), by(request))
+    await worker.keeper.change(lambda site: deleting(site, rule_id, seen), actor(request))
     return {"rule_id": rule_id, "deleted": True}
-
-
-def by(request: Request) -> str:
-    """Return how the audit names who asks."""
-    return f"key:{asking(request).name}"
 
 
 def shown(site: SiteDocuments, document: Document) -> dict[str, Any]:
@@ -254,7 +249,7 @@ async def _write(
             )
         return [Write(RULE, rule_id, body, seen)]
 
-    site, (document,) = await worker.keeper.change(plan, by(request))
+    site, (document,) = await worker.keeper.change(plan, actor(request))
     return site, document
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from feature_store.conditions import ConditionError
 from feature_store.documents import Document, SiteDocuments, Write
 from feature_store.errors import ConflictError, NotFoundError
-from recsvc.api.http import AnyWorker, PathId, asking, field_errors, json_body, secured
+from recsvc.api.http import AnyWorker, PathId, actor, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, lines_of, problems, responses
 from recsvc.api.people_schemas import (
     SegmentDeleted,
@@ -151,7 +151,7 @@ async def put_segment(
             raise ConflictError(f"there are {MAX_SEGMENTS} segments, and no room for more")
         return [Write(KIND, segment_id, body.model_dump(mode="json"), seen)]
 
-    _, (stored,) = await worker.keeper.change(plan, _by(request))
+    _, (stored,) = await worker.keeper.change(plan, actor(request))
     response.headers["ETag"] = etag(stored.revision)
     return _shown(segment_id, body, stored, None)
 
@@ -181,7 +181,7 @@ async def delete_segment(request: Request, worker: AnyWorker, segment_id: PathId
             raise ConflictError(f"the segment {segment_id!r} is used by {', '.join(users[:5])}")
         return [Write(KIND, segment_id, None, seen)]
 
-    await worker.keeper.change(plan, _by(request))
+    await worker.keeper.change(plan, actor(request))
     return {"segment_id": segment_id, "deleted": True}
 
 
@@ -223,10 +223,6 @@ def _read(value: object, segment_id: str, worker: Worker) -> SegmentBody:
     except ConditionError as error:
         raise InvalidRequestError(FieldError(f"#/when{error.pointer}", error.detail)) from error
     return body
-
-
-def _by(request: Request) -> str:
-    return f"key:{asking(request).name}"
 
 
 def _found(site: Site, segment_id: str) -> Segment:

@@ -63,11 +63,6 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
-def bytes_or_count(value: int) -> str:
-    """Write a number with separators between thousands."""
-    return f"{value:,}"
-
-
 class ProgressReport:
     """Shows how far each step of a long command is: bars on a terminal, lines in a pipe.
 

@@ -25,7 +25,6 @@ MAX_PLACEMENTS = 100
 MAX_PINS = 100
 EVERYWHERE = "*"
 """As the only placement of a rule: all of them."""
-STATUSES = ("draft", "live", "paused", "archived")
 
 Status = Literal["draft", "live", "paused", "archived"]
 Tree = dict[str, Any]
