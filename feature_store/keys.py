@@ -12,6 +12,10 @@ key                            type    lives       holds (written by)
 ``n:{sNN}``                    set     for ever    people who have one of these three (``people``)
 ``x:{sNN}:NAME=ID``            string  for ever    user whom an external id stands for (``people``)
 ``g:{sNN}``                    stream  archived    changes of profiles and preferences, as JSON
+``b:{sNN}``                    hash    for ever    digest of a person → what is forgotten of them
+``{forgotten}:salt``           string  for ever    salt of these digests (``forgotten``)
+``{forgotten}:jobs``           hash    a job       erasures that are not finished (``erasures``)
+``{forgotten}:receipts``       hash    for ever    receipts of erasures, naming nobody
 ``d:{sNN}:DAY:PERSON``         hash    3 days      digest of event id → digest of body
 ``l:{sNN}:PERSON``             string  for ever    the user that a visitor became (``merging``)
 ``m:{sNN}:PERSON``             hash    for ever    journal: visitor → when absorbed (``merging``)
@@ -61,6 +65,9 @@ SITE_DOCUMENTS = "{site}:documents"
 SITE_CHANGES = "c:{site}"
 SITE_WORKERS = "{site}:workers"
 SITE_CHANNEL = "{site}:changed"
+FORGOTTEN_SALT = "{forgotten}:salt"
+ERASURE_JOBS = "{forgotten}:jobs"
+ERASURE_RECEIPTS = "{forgotten}:receipts"
 CHANGE_STREAMS = (KEY_CHANGES, SITE_CHANGES)
 """Streams of what changes without being an event; archived like the events."""
 ARCHIVER = "{archive}:leader"
@@ -125,6 +132,11 @@ def person_changes(shard: str) -> str:
     return f"g:{shard}"
 
 
+def forgotten(shard: str) -> str:
+    """Key of what is forgotten of a shard's people, who are named by digests alone."""
+    return f"b:{shard}"
+
+
 def deduplication(person: str, day: int) -> str:
     """Key of the event ids that arrived on a day (days since 1970)."""
     return f"d:{shard_of(person)}:{day}:{person}"
@@ -155,5 +167,5 @@ def events(shard: str) -> str:
     return f"e:{shard}"
 
 
-OURS = re.compile(rb"([cdeghiklmnpqrtux]:)?\{(s\d\d|cat|keys|site|archive)\}")
+OURS = re.compile(rb"([bcdeghiklmnpqrtux]:)?\{(s\d\d|cat|keys|site|archive|forgotten)\}")
 """What every key of ours begins with; whatever else a server holds is somebody else's."""

@@ -44,7 +44,8 @@ from feature_store.errors import ConflictError, OverloadedError, StoreUnavailabl
 from feature_store.facts import PersonFacts
 from feature_store.people import person_change
 from feature_store.person_values import Value, added, comparing, touched
-from feature_store.schema import NO_PREFERENCES, Preferences, format_time, person_of
+from feature_store.preferences import document_of, read_preferences, stricter
+from feature_store.schema import format_time, person_of
 from feature_store.state import join, unpack
 
 ROW_TYPE = "merge"
@@ -125,16 +126,6 @@ def linked_digest(visitor: str, digest: bytes) -> bytes:
         Digest of trust class and event id.
     """
     return hashlib.blake2b(digest + visitor.encode(), digest_size=8).digest()
-
-
-def stricter(one: Preferences, other: Preferences) -> Preferences:
-    """Return what holds when both hold: everything that either hides, personal only if both are."""
-    return Preferences(
-        hidden_items=one.hidden_items | other.hidden_items,
-        hidden_brands=one.hidden_brands | other.hidden_brands,
-        hidden_categories=one.hidden_categories | other.hidden_categories,
-        personalization=one.personalization and other.personalization,
-    )
 
 
 def merged_people(log: pl.LazyFrame) -> pl.LazyFrame:
@@ -317,7 +308,8 @@ class Merger:
             return values, b""
         mine = read[keys.preferences(user)]
         both = _joined(mine, chosen)
-        values.append(Value(keys.preferences(user), mine, orjson.dumps(both, option=_SORTED)))
+        new = orjson.dumps(both, option=_SORTED) if both else b""
+        values.append(Value(keys.preferences(user), mine, new))
         return values, person_change("preferences", user, both, ROW_TYPE)
 
     async def _clear_visitor(self, visitor: str, link: Link, names: list[str]) -> None:
@@ -332,15 +324,6 @@ class Merger:
         )
 
 
-def _joined(mine: bytes | None, theirs: bytes) -> dict[str, Any]:
-    """Return the stricter of two preferences as a JSON object, the same for the same choices."""
-    one, other = (
-        Preferences.model_validate_json(value) if value else NO_PREFERENCES
-        for value in (mine, theirs)
-    )
-    both = stricter(one, other)
-    body = both.model_dump(mode="json")
-    return {
-        name: sorted(value) if isinstance(getattr(both, name), frozenset) else value
-        for name, value in body.items()
-    }
+def _joined(mine: bytes | None, theirs: bytes) -> dict[str, Any] | None:
+    """Return the stricter of two preferences as the store keeps them."""
+    return document_of(stricter(read_preferences(mine), read_preferences(theirs)))

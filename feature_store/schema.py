@@ -312,15 +312,3 @@ class Item(Frozen):
     def _one_currency(self) -> "Item":
         _check_currencies(self.price, self.sale_price)
         return self
-
-
-class Preferences(Frozen):
-    """What a customer decided; it outranks everything but a recall."""
-
-    hidden_items: frozenset[ItemId] = frozenset()
-    hidden_brands: frozenset[str] = frozenset()
-    hidden_categories: frozenset[str] = frozenset()
-    personalization: bool = True
-
-
-NO_PREFERENCES = Preferences()

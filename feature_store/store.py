@@ -24,9 +24,14 @@ from feature_store.impressions import unpack as unpack_impressions
 from feature_store.key_store import KeyStore
 from feature_store.merging import Merger, read_link
 from feature_store.people import PeopleStore
+from feature_store.preferences import (
+    NO_PREFERENCES,
+    Preferences,
+    ProfilingDefault,
+    read_preferences,
+)
 from feature_store.quota import Quota
 from feature_store.row_store import RowStore
-from feature_store.schema import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState, join, unpack
 from feature_store.state_writer import StateWriter
 from feature_store.stream_store import MAX_WAITING_EVENTS, StreamRoom, StreamStore
@@ -53,6 +58,8 @@ class UserContext:
         JSON of what is known of the person; only if it was asked for.
     impressions : Impressions
         What the person was shown.
+    person : str or None
+        Whose all this is: a visitor who has signed in is the user.
     """
 
     state: UserState
@@ -62,6 +69,7 @@ class UserContext:
     profile: bytes | None = None
     computed: bytes | None = None
     impressions: Impressions = NO_IMPRESSIONS
+    person: str | None = None
 
 
 class Store:
@@ -76,6 +84,8 @@ class Store:
         After this long a read of a context counts as failed.
     max_waiting_events : int
         Accepted events that may wait for the archiver; beyond that new ones are refused.
+    profiling : {"opt_out", "opt_in"}
+        Whether events of people who were never asked may be kept.
     """
 
     def __init__(
@@ -83,8 +93,10 @@ class Store:
         url: str,
         read_timeout_s: float = 0.05,
         max_waiting_events: int = MAX_WAITING_EVENTS,
+        profiling: ProfilingDefault = "opt_out",
     ) -> None:
         self.url = url
+        self.profiling = profiling
         self._redis = connect(url)
         self._reader = reader_of(url, read_timeout_s)
         self.catalogue = RowStore(self._redis)
@@ -166,12 +178,13 @@ class Store:
         profile, computed = more if documents else (None, None)
         return UserContext(
             unpack(hot) if hot else EMPTY_STATE,
-            Preferences.model_validate_json(preferences) if preferences else NO_PREFERENCES,
+            read_preferences(preferences),
             int(sequence or 0),
             read_head(head)[0],
             profile,
             computed,
             unpack_impressions(shown) if shown else NO_IMPRESSIONS,
+            person,
         )
 
     async def load_impressions(self, person: str) -> Impressions:

@@ -62,7 +62,7 @@ class Question:
     context : UserContext
         What is known of the person.
     profiled : bool
-        Whether it may be used: neither the visitor nor the browser has refused.
+        Whether it may be used (``consenting.may_profile``).
     named : bool
         Whether the request names somebody, known or not.
     then_s, shown : int or None, int
@@ -97,13 +97,15 @@ def choose(snapshot: Snapshot, question: Question, now_s: float) -> Response:
         Seconds since 1970.
     """
     request, context = question.request, question.context
-    state, seen = context.state, context.impressions
+    state, seen, said = context.state, context.impressions, context.preferences
     if not question.profiled:
         state, seen = EMPTY_STATE, NO_IMPRESSIONS
+        if question.named:
+            said = said.model_copy(update={"personalization": False})
     return recommend(
         snapshot,
         state,
-        context.preferences,
+        said,
         request,
         list_time_s(snapshot, request, question.then_s, int(now_s)),
         scope=_scope(snapshot, question, now_s),
@@ -116,10 +118,9 @@ def choose(snapshot: Snapshot, question: Question, now_s: float) -> Response:
 def _start(snapshot: Snapshot, question: Question) -> Start | None:
     """Return where somebody without a history starts; who is not profiled starts like anybody."""
     context = question.context
-    said = context.preferences
-    if context.state.n_item_facts or not (question.profiled and said.personalization):
+    if context.state.n_item_facts or not question.profiled:
         return None
-    return snapshot.model.starts.of_context(context.profile, said)
+    return snapshot.model.starts.of_context(context.profile, context.preferences)
 
 
 def _scope(snapshot: Snapshot, question: Question, now_s: float) -> Scope | None:
@@ -127,7 +128,7 @@ def _scope(snapshot: Snapshot, question: Question, now_s: float) -> Scope | None
     site = snapshot.site
     if not site.rules:
         return None
-    known = site.needs.person and question.profiled and question.context.preferences.personalization
+    known = site.needs.person and question.profiled
     user = document_of(question.context) if known and question.person is not None else {}
     return scope_of(question.request, user, snapshot.catalogue, site.segments, site.needs, now_s)
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from feature_store.conditions import Scope
 from feature_store.impressions import NO_IMPRESSIONS, Impressions
-from feature_store.schema import NO_PREFERENCES, Preferences
+from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
 from recsvc.arranging import arrange
 from recsvc.fatigue import RESTED, read_fatigue

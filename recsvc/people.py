@@ -11,7 +11,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.conditions import Scope
 from feature_store.feedback import read_feedback
 from feature_store.people import Kind
-from feature_store.schema import Preferences
+from feature_store.preferences import Preferences
 from feature_store.store import Store, UserContext
 from recsvc.needs import Needs
 from recsvc.requests import RecommendationRequest

@@ -10,15 +10,14 @@ from pydantic import AfterValidator, Field
 from feature_store.catalogue import Catalogue
 from feature_store.conditions import USER_FIELDS
 from feature_store.conditions.values import values_in
+from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.profile import Attributes, Loyalty
 from feature_store.schema import (
     EVENT_TYPE_CODES,
     ITEM_EVENTS,
-    NO_PREFERENCES,
     EventType,
     Frozen,
     ItemIdField,
-    Preferences,
 )
 from feature_store.state import EMPTY_STATE, UserState, fold, split
 from recsvc.checks import BadValueError, check_context

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from feature_store.conditions import Scope
 from feature_store.impressions import NO_IMPRESSIONS, Impressions
-from feature_store.schema import Preferences
+from feature_store.preferences import Preferences
 from feature_store.state import UserState
 from recsvc.engine import Response, recommend
 from recsvc.needs import needs_of

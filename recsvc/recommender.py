@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from feature_store.artifact import ModelArtifact
 from feature_store.catalogue import Catalogue
-from feature_store.schema import NO_PREFERENCES
+from feature_store.preferences import NO_PREFERENCES
 from feature_store.state import UserState, hot_of
 from recsvc.engine import recommend
 from recsvc.features import personal_features, retrieve

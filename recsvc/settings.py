@@ -169,6 +169,13 @@ class Settings(BaseSettings):
             description="Categories of Segment's consent object that mean profiling, with commas"
         ),
     ] = "personalization,personalisation,profiling"
+    profiling: Annotated[
+        Literal["opt_out", "opt_in"],
+        Field(
+            description="Whether people who were never asked may be profiled (opt_out), or only"
+            " those who agreed (opt_in)"
+        ),
+    ] = "opt_out"
     sensitive_attributes: Annotated[
         str | None,
         Field(

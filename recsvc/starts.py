@@ -19,7 +19,7 @@ import polars as pl
 from feature_store.artifact import ModelArtifact
 from feature_store.catalogue import Catalogue
 from feature_store.content import EVERY, attribute_tokens, token_hash, token_hashes
-from feature_store.schema import Preferences
+from feature_store.preferences import Preferences
 from feature_store.signals import FEATURES
 from recsvc.topics import paths_of_codes
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from feature_store.schema import NO_PREFERENCES, PURCHASE_CODE
+from feature_store.preferences import NO_PREFERENCES
+from feature_store.schema import PURCHASE_CODE
 from feature_store.state import EMPTY_STATE, fold
 from recsvc.answer import answer, new_recommendation_id
 from recsvc.engine import recommend

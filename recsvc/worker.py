@@ -19,7 +19,8 @@ from typing import Literal
 from feature_store.archiver import Archiver
 from feature_store.errors import NotFoundError, RecsvcError, StoreUnavailableError
 from feature_store.event_log import EventLog
-from feature_store.schema import NO_PREFERENCES, Event, Preferences, person_of
+from feature_store.preferences import NO_PREFERENCES, UNREADABLE, Preferences
+from feature_store.schema import Event, person_of
 from feature_store.state import EMPTY_STATE
 from feature_store.state_writer import AppendResult
 from feature_store.store import Store, UserContext
@@ -27,6 +28,7 @@ from recsvc.admission import Admission
 from recsvc.answering import Question, Recommendation, finish
 from recsvc.audiences import SegmentCounter
 from recsvc.compacting import LOOK_EVERY_S, Compacting
+from recsvc.consenting import may_profile
 from recsvc.continued import continued
 from recsvc.decisions import FLUSH_S, SEAL_EVERY_S, DecisionRecorder, Sealing
 from recsvc.keeping import SnapshotKeeper
@@ -43,6 +45,7 @@ LISTEN_AGAIN_S = 1.0
 CLOSE_TIMEOUT_S = 3.0
 REMEMBERED_PREFERENCES = 100_000
 STORE_MISSING = "store"
+PREFERENCES_MISSING = "preferences"
 
 log = get_logger()
 
@@ -71,7 +74,10 @@ class Worker:
         self.metrics = metrics
         self.holder = SnapshotHolder(settings.data_dir)
         self.store = Store(
-            settings.redis_url, settings.store_timeout_ms / 1000, settings.max_waiting_events
+            settings.redis_url,
+            settings.store_timeout_ms / 1000,
+            settings.max_waiting_events,
+            settings.profiling,
         )
         self.keeper = SnapshotKeeper(self.store, self.holder, metrics)
         self.auth = Authenticator(secret, self.store.keys)
@@ -169,6 +175,7 @@ class Worker:
         then_s, shown = continued(request)
         person, named = request.person, request.external_id is not None
         degraded: list[str] = []
+        readable = True
         try:
             if named:
                 request = await self.identified(request)
@@ -180,14 +187,20 @@ class Worker:
             degraded.append(STORE_MISSING)
             self.metrics.degraded.labels(STORE_MISSING).inc()
             hidden = self._preferences.get(person or "", NO_PREFERENCES)
-            context = UserContext(EMPTY_STATE, hidden, 0)
+            context = UserContext(EMPTY_STATE, hidden, 0, person=person)
+            readable = False
         snapshot = self.holder.current
         if request.placement not in snapshot.site.placements:
             known = ", ".join(snapshot.site.placements)
             raise NotFoundError(f"there is no placement {request.placement!r}; there are: {known}")
-        refused = request.consent is not None and request.consent.profiling is False
+        if context.preferences is UNREADABLE:
+            degraded.append(PREFERENCES_MISSING)
+            self.metrics.degraded.labels(PREFERENCES_MISSING).inc()
+        profiled = readable and may_profile(
+            context, request, self.settings.profiling, opted_out=opted_out
+        )
         question = Question(
-            *(request, person, context, not (opted_out or refused), named or person is not None),
+            *(request, person, context, profiled, named or person is not None),
             *(then_s, shown, degraded, began_s),
         )
         found = finish(snapshot, question, self.decisions)

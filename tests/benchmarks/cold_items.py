@@ -41,7 +41,8 @@ from feature_store.catalogue import Catalogue  # noqa: E402
 from feature_store.catalogue_files import CatalogueFiles  # noqa: E402
 from feature_store.event_log import EventLog  # noqa: E402
 from feature_store.item_columns import columns_of  # noqa: E402
-from feature_store.schema import NO_PREFERENCES, Item, ItemId  # noqa: E402
+from feature_store.preferences import NO_PREFERENCES  # noqa: E402
+from feature_store.schema import Item, ItemId  # noqa: E402
 from feature_store.state import UserState, hot_of  # noqa: E402
 from recsvc.cold_items import place_rows  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402

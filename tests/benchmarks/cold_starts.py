@@ -39,7 +39,7 @@ import numpy.typing as npt  # noqa: E402
 import orjson  # noqa: E402
 import polars as pl  # noqa: E402
 
-from feature_store.schema import NO_PREFERENCES  # noqa: E402
+from feature_store.preferences import NO_PREFERENCES  # noqa: E402
 from feature_store.state import EMPTY_STATE  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402
 from recsvc.recommender import EngineRecommender  # noqa: E402

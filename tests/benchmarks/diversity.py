@@ -26,8 +26,8 @@ import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
 import orjson  # noqa: E402
 
+from feature_store.preferences import NO_PREFERENCES  # noqa: E402
 from feature_store.registry import ModelRegistry  # noqa: E402
-from feature_store.schema import NO_PREFERENCES  # noqa: E402
 from feature_store.state import hot_of  # noqa: E402
 from recsvc.diversity import intra_list_distance  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402

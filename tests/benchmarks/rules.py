@@ -30,7 +30,7 @@ import orjson  # noqa: E402
 from feature_store.artifact import ArtifactWriter, ModelArtifact  # noqa: E402
 from feature_store.catalogue import Catalogue  # noqa: E402
 from feature_store.conditions import Scope  # noqa: E402
-from feature_store.schema import NO_PREFERENCES  # noqa: E402
+from feature_store.preferences import NO_PREFERENCES  # noqa: E402
 from feature_store.signals import FEATURES  # noqa: E402
 from feature_store.state import UserState  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402

@@ -11,7 +11,8 @@ import pytest
 from feature_store import keys
 from feature_store.embedded import EmbeddedServer
 from feature_store.errors import StoreUnavailableError
-from feature_store.schema import EVENT_TYPE_CODES, Event, EventType, ItemId, Preferences
+from feature_store.preferences import Preferences
+from feature_store.schema import EVENT_TYPE_CODES, Event, EventType, ItemId
 from feature_store.state import items_of, pack
 from feature_store.store import Store
 

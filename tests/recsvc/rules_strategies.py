@@ -9,7 +9,8 @@ from feature_store.artifact import ModelArtifact
 from feature_store.catalogue import Catalogue, hash_ids
 from feature_store.conditions import Scope, parse_condition
 from feature_store.item_columns import COLUMNS, as_catalogue_frame, columns_of
-from feature_store.schema import Item, ItemId, Preferences
+from feature_store.preferences import Preferences
+from feature_store.schema import Item, ItemId
 from recsvc.requests import RecommendationRequest
 from recsvc.retrieval import JoinedModel
 from recsvc.rules import CheckedRule, compile_rules, parse_rule

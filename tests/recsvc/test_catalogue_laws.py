@@ -22,8 +22,9 @@ from feature_store.embedded import EmbeddedServer
 from feature_store.item_changes import ItemWrite
 from feature_store.item_columns import COLUMNS, as_document, columns_of, stub_columns
 from feature_store.item_search import ItemSearch, search
+from feature_store.preferences import NO_PREFERENCES
 from feature_store.registry import ModelRegistry
-from feature_store.schema import NO_PREFERENCES, Item
+from feature_store.schema import Item
 from feature_store.store import Store
 from recsvc.engine import recommend
 from recsvc.requests import RecommendationRequest

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from feature_store.artifact import ModelArtifact
 from feature_store.item_columns import columns_of, stub_columns
-from feature_store.schema import EVENT_TYPE_CODES, NO_PREFERENCES, EventType, Item, ItemId
+from feature_store.preferences import NO_PREFERENCES
+from feature_store.schema import EVENT_TYPE_CODES, EventType, Item, ItemId
 from feature_store.state import EMPTY_STATE, UserState, fold
 from recsvc import cold_items
 from recsvc.engine import Response, recommend

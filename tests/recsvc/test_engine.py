@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from feature_store.artifact import ModelArtifact
 from feature_store.conditions import parse_condition
 from feature_store.item_columns import stub_columns
-from feature_store.schema import NO_PREFERENCES, ItemId, Preferences
+from feature_store.preferences import NO_PREFERENCES, Preferences
+from feature_store.schema import ItemId
 from feature_store.state import EMPTY_STATE, UserState, pack
 from recsvc.answer import answer, new_recommendation_id, read_recommendation_id
 from recsvc.engine import recommend

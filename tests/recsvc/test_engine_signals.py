@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from feature_store.schema import EVENT_TYPE_CODES, NO_PREFERENCES, EventType
+from feature_store.preferences import NO_PREFERENCES
+from feature_store.schema import EVENT_TYPE_CODES, EventType
 from feature_store.state import EMPTY_STATE, UserState, fold
 from recsvc.engine import recommend
 from recsvc.explain import reasons

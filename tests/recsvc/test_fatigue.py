@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from feature_store.artifact import ModelArtifact
 from feature_store.impressions import NO_IMPRESSIONS, Impressions, fold
-from feature_store.schema import EVENT_TYPE_CODES, NO_PREFERENCES, EventType, Preferences
+from feature_store.preferences import NO_PREFERENCES, Preferences
+from feature_store.schema import EVENT_TYPE_CODES, EventType
 from feature_store.state import EMPTY_STATE, UserState
 from feature_store.state import add as add_states
 from feature_store.state import fold as fold_state

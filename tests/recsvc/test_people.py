@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from feature_store.conditions import ConditionError
 from feature_store.documents import Document, SiteDocuments
+from feature_store.preferences import NO_PREFERENCES
 from feature_store.profile import patch_profile, read_profile
-from feature_store.schema import EVENT_TYPE_CODES, NO_PREFERENCES, EventType, ItemId
+from feature_store.schema import EVENT_TYPE_CODES, EventType, ItemId
 from feature_store.state import EMPTY_STATE, fold
 from feature_store.store import UserContext
 from recsvc.engine import recommend

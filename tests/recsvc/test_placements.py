@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from feature_store.conditions import ITEM, parse_condition
-from feature_store.schema import NO_PREFERENCES
+from feature_store.preferences import NO_PREFERENCES
 from recsvc.diversity import greedy, intra_list_distance, similarity
 from recsvc.engine import recommend
 from recsvc.placement_documents import body_of_placement, placement_of

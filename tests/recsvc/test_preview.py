@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from feature_store.conditions import Scope
-from feature_store.schema import NO_PREFERENCES
+from feature_store.preferences import NO_PREFERENCES
 from recsvc.engine import recommend
 from recsvc.preview import Viewer, as_lists, compare, preview, with_rules
 from recsvc.requests import RecommendationRequest

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from feature_store.artifact import ModelArtifact
 from feature_store.conditions import Scope, Vocabulary
 from feature_store.item_columns import columns_of
-from feature_store.schema import NO_PREFERENCES, Item, ItemId, Preferences
+from feature_store.preferences import NO_PREFERENCES, Preferences
+from feature_store.schema import Item, ItemId
 from feature_store.state import EMPTY_STATE
 from recsvc.checks import InvalidRequestError
 from recsvc.engine import Response, recommend

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from feature_store.artifact import ModelArtifact
 from feature_store.conditions import Scope, compile_predicate
-from feature_store.schema import ItemId, Preferences
+from feature_store.preferences import Preferences
+from feature_store.schema import ItemId
 from feature_store.state import UserState
 from recsvc.answer import answer
 from recsvc.engine import recommend

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from feature_store.schema import NO_PREFERENCES, Preferences
+from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
 from recsvc.engine import Response, recommend
 from recsvc.explain import reasons

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store.schema import NO_PREFERENCES
+from feature_store.preferences import NO_PREFERENCES
 from feature_store.state import EMPTY_STATE, UserState
 from recsvc.engine import Response, recommend
 from recsvc.explain import reasons
