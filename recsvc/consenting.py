@@ -1,8 +1,36 @@
 """Whether an answer may be personal: what the person, the visitor's browser and the site say."""
 
-from feature_store.preferences import ProfilingDefault, profiling_allowed
+from feature_store.preferences import (
+    NO_PREFERENCES,
+    Preferences,
+    ProfilingDefault,
+    profiling_allowed,
+)
 from feature_store.store import UserContext
 from recsvc.requests import RecommendationRequest
+
+REMEMBERED = 100_000
+
+
+class Remembered:
+    """What a worker saw last of what people decided, for answers while the store is down."""
+
+    def __init__(self) -> None:
+        self._preferences: dict[str, Preferences] = {}
+
+    def note(self, person: str, preferences: Preferences) -> None:
+        """Keep what somebody decided; of too many the oldest is forgotten."""
+        if preferences is NO_PREFERENCES:
+            if self._preferences:
+                self._preferences.pop(person, None)
+            return
+        if len(self._preferences) >= REMEMBERED:
+            self._preferences.pop(next(iter(self._preferences)))
+        self._preferences[person] = preferences
+
+    def of(self, person: str | None) -> Preferences:
+        """Return what somebody decided, as far as it is known here."""
+        return self._preferences.get(person or "", NO_PREFERENCES)
 
 
 def may_profile(

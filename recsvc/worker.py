@@ -19,7 +19,7 @@ from typing import Literal
 from feature_store.archiver import Archiver
 from feature_store.errors import NotFoundError, RecsvcError, StoreUnavailableError
 from feature_store.event_log import EventLog
-from feature_store.preferences import NO_PREFERENCES, UNREADABLE, Preferences
+from feature_store.preferences import UNREADABLE
 from feature_store.schema import Event, person_of
 from feature_store.state import EMPTY_STATE
 from feature_store.state_writer import AppendResult
@@ -28,7 +28,7 @@ from recsvc.admission import Admission
 from recsvc.answering import Question, Recommendation, finish
 from recsvc.audiences import SegmentCounter
 from recsvc.compacting import LOOK_EVERY_S, Compacting
-from recsvc.consenting import may_profile
+from recsvc.consenting import Remembered, may_profile
 from recsvc.continued import continued
 from recsvc.decisions import FLUSH_S, SEAL_EVERY_S, DecisionRecorder, Sealing
 from recsvc.keeping import SnapshotKeeper
@@ -43,7 +43,6 @@ HEARTBEAT_S = 1.0
 ARCHIVE_AGAIN_S = 1.0
 LISTEN_AGAIN_S = 1.0
 CLOSE_TIMEOUT_S = 3.0
-REMEMBERED_PREFERENCES = 100_000
 STORE_MISSING = "store"
 PREFERENCES_MISSING = "preferences"
 
@@ -93,7 +92,7 @@ class Worker:
         self.lease_until_s = -inf if settings.recall_lease_s else inf
         self._reachable: bool | None = None
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._preferences: dict[str, Preferences] = {}
+        self._remembered = Remembered()
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- life -----------------------------------------------------------------------------------
@@ -166,6 +165,36 @@ class Worker:
         StoreUnavailableError
             If the recall lease has ended.
         """
+        question = await self.question(request, opted_out=opted_out)
+        snapshot = self.holder.current
+        if request.placement not in snapshot.site.placements:
+            known = ", ".join(snapshot.site.placements)
+            raise NotFoundError(f"there is no placement {request.placement!r}; there are: {known}")
+        found = finish(snapshot, question, self.decisions)
+        self.metrics.recommended(found.placement, personalized=found.personalized)
+        return found
+
+    async def question(
+        self, request: RecommendationRequest, *, opted_out: bool = False, documents: bool = False
+    ) -> Question:
+        """Read what a request must know; the snapshot is then as new as what was read.
+
+        Parameters
+        ----------
+        request : RecommendationRequest
+            What is asked.
+        opted_out : bool
+            Whether the visitor's browser says ``Sec-GPC: 1``.
+        documents : bool
+            Whether the person's documents are needed in any case.
+
+        Raises
+        ------
+        InvalidRequestError
+            If ``after`` is not the id of a recommendation.
+        StoreUnavailableError
+            If the recall lease has ended.
+        """
         began_s = time.perf_counter()
         if time.monotonic() > self.lease_until_s:
             raise StoreUnavailableError(
@@ -180,32 +209,25 @@ class Worker:
             if named:
                 request = await self.identified(request)
                 person = request.person
-            context = await self.context(person)
+            context = await self.context(person, documents=documents)
         except StoreUnavailableError:
             if not self.keeper.obeys:
                 raise  # it may be a recall that this worker has heard of, and not applied
             degraded.append(STORE_MISSING)
             self.metrics.degraded.labels(STORE_MISSING).inc()
-            hidden = self._preferences.get(person or "", NO_PREFERENCES)
+            hidden = self._remembered.of(person)
             context = UserContext(EMPTY_STATE, hidden, 0, person=person)
             readable = False
-        snapshot = self.holder.current
-        if request.placement not in snapshot.site.placements:
-            known = ", ".join(snapshot.site.placements)
-            raise NotFoundError(f"there is no placement {request.placement!r}; there are: {known}")
         if context.preferences is UNREADABLE:
             degraded.append(PREFERENCES_MISSING)
             self.metrics.degraded.labels(PREFERENCES_MISSING).inc()
         profiled = readable and may_profile(
             context, request, self.settings.profiling, opted_out=opted_out
         )
-        question = Question(
+        return Question(
             *(request, person, context, profiled, named or person is not None),
             *(then_s, shown, degraded, began_s),
         )
-        found = finish(snapshot, question, self.decisions)
-        self.metrics.recommended(found.placement, personalized=found.personalized)
-        return found
 
     async def identified(self, request: RecommendationRequest) -> RecommendationRequest:
         """Return a request with the user whom its external id stands for, or nobody.
@@ -259,8 +281,15 @@ class Worker:
         """
         return await self.store.merger.merge(user_id, anonymous_id, datetime.now(UTC))
 
-    async def context(self, person: str | None) -> UserContext:
+    async def context(self, person: str | None, *, documents: bool = False) -> UserContext:
         """Read a person's context and bring the catalogue up to it.
+
+        Parameters
+        ----------
+        person : str or None
+            Whose; ``None`` for nobody.
+        documents : bool
+            Whether the profile and what training computed are read in any case.
 
         Raises
         ------
@@ -268,7 +297,7 @@ class Worker:
             If the store does not answer in time.
         """
         asked_s = time.monotonic()
-        documents = self.holder.current.site.needs_documents
+        documents = documents or self.holder.current.site.needs_documents
         context = await self.store.load_context(person, documents=documents)
         self._reached(asked_s)
         if self.keeper.behind(context):
@@ -281,18 +310,8 @@ class Worker:
             # Somebody new: where they start depends on what the shop says of them.
             context = await self.store.load_context(person, documents=True)
         if person is not None:
-            self._remember(person, context.preferences)
+            self._remembered.note(person, context.preferences)
         return context
-
-    def _remember(self, person: str, preferences: Preferences) -> None:
-        """Keep what a person hides, for answers while the store is down."""
-        if preferences is NO_PREFERENCES:
-            if self._preferences:
-                self._preferences.pop(person, None)
-            return
-        if len(self._preferences) >= REMEMBERED_PREFERENCES:
-            self._preferences.pop(next(iter(self._preferences)))
-        self._preferences[person] = preferences
 
     # --- keeping fresh --------------------------------------------------------------------------
 
