@@ -18,6 +18,7 @@ from recsvc.api import (
     ops,
     personas,
     placements,
+    privacy,
     profiles,
     publications,
     recalls,
@@ -53,6 +54,7 @@ RESOURCES = (
     rules,
     placements,
     recalls,
+    privacy,
     models,
     ops,
 )

@@ -18,6 +18,7 @@ from recsvc.checks import InvalidRequestError
 from recsvc.needs import NO_NEEDS, Needs, needs_of_pages
 from recsvc.placement_documents import read_placements
 from recsvc.placements import BUILT_IN, Placement
+from recsvc.privacy import NO_PRIVACY, Privacy, read_privacy
 from recsvc.publishing import live_rules, publication
 from recsvc.recalls import Recall, recalls_of
 from recsvc.rules import CheckedRule, parse_rule
@@ -50,6 +51,8 @@ class Site:
         The rules in force.
     rules_version : int
         Number of the last publication of rules; 0 while there was none.
+    privacy : Privacy
+        What must never be named.
     """
 
     documents: SiteDocuments = field(default_factory=SiteDocuments)
@@ -59,6 +62,7 @@ class Site:
     needs: Needs = NO_NEEDS
     rules: Mapping[str, CheckedRule] = field(default_factory=dict)
     rules_version: int = 0
+    privacy: Privacy = NO_PRIVACY
 
     @property
     def sequence(self) -> int:
@@ -89,6 +93,7 @@ def read_site(documents: SiteDocuments, before: Site | None = None) -> Site:
         needs=needs_of_pages(documents),
         rules=_read_rules(documents, before),
         rules_version=publication(documents)[0],
+        privacy=read_privacy(documents),
     )
 
 

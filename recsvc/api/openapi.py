@@ -60,6 +60,7 @@ TAGS = [
     {"name": "rules", "description": "The marketers' overrides"},
     {"name": "placements", "description": "Slots, and what fills them"},
     {"name": "recalls", "description": "What must be gone from everything"},
+    {"name": "privacy", "description": "What must not be named; how the ranking works"},
     {"name": "reports", "description": "What customers said, summed up"},
     {"name": "me", "description": "What customers do for themselves, with a customer token"},
     {"name": "models", "description": "Which model serves"},

@@ -26,7 +26,7 @@ from recsvc.requests import load_json
 from recsvc.worker import Worker
 
 PUBLISHING = "marketing:publish"
-AUDITED = (RULE, "live_rule", "publication", "placement", "segment", "recall", "page")
+AUDITED = (RULE, "live_rule", "publication", "placement", "segment", "recall", "page", "privacy")
 
 router = APIRouter(tags=["rules"])
 
@@ -123,7 +123,7 @@ async def audit_rules(worker: AnyWorker, asked: Annotated[AuditQuery, Query()]) 
     """List changes, newest first; 409 if the chain of hashes is broken, naming where.
 
     Everything that changes what is shown is in it: rules and publications, placements, pages,
-    segments and recalls.
+    segments, recalls, and what must not be named.
     """
     entries = await _entries(worker)
 

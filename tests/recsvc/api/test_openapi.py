@@ -210,6 +210,8 @@ ROUTES = {
     ("put", "/v1/segments/{segment_id}"),
     ("delete", "/v1/segments/{segment_id}"),
     ("get", "/v1/segments/{segment_id}/members"),
+    ("get", "/v1/privacy"),
+    ("put", "/v1/privacy"),
     ("get", "/v1/reports/feedback"),
     ("get", "/v1/models"),
     ("post", "/v1/models/{version}/promote"),

@@ -1,0 +1,99 @@
+"""``/v1/privacy``: what the site says about privacy."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from feature_store.documents import SiteDocuments, Write
+from recsvc.api.http import AnyWorker, actor, field_errors, json_body, secured
+from recsvc.api.openapi import body_of, responses
+from recsvc.api.revisions import etag, expected_revision
+from recsvc.checks import InvalidRequestError
+from recsvc.privacy import ID, KIND, PrivacyBody
+from recsvc.requests import load_json
+from recsvc.worker import Worker
+
+router = APIRouter(tags=["privacy"])
+
+SCOPE = "privacy:admin"
+
+
+class PrivacyDocument(PrivacyBody):
+    """What the site says about privacy."""
+
+    revision: int
+    updated_at: str | None
+    updated_by: str | None
+
+
+BODY: dict[str, Any] = {"never_named": ["Health > Intimate"]}
+EXAMPLE: dict[str, Any] = {
+    **BODY,
+    "revision": 1,
+    "updated_at": "2026-11-22T09:00:00Z",
+    "updated_by": "key:console",
+}
+_ADDED = frozenset({"revision", "updated_at", "updated_by"})
+
+
+@router.get(
+    "/v1/privacy",
+    operation_id="get_privacy",
+    summary="What the site says about privacy",
+    response_model=PrivacyDocument,
+    responses=responses(PrivacyDocument, EXAMPLE, 401, 403, 500, 503),
+    **secured(SCOPE),
+)
+async def get_privacy(response: Response, worker: AnyWorker) -> dict[str, Any]:
+    """Return the document; its revision is the `ETag`, 0 while nobody has written it."""
+    await worker.context(None)
+    document = _shown(worker)
+    response.headers["ETag"] = etag(document["revision"])
+    return document
+
+
+@router.put(
+    "/v1/privacy",
+    operation_id="put_privacy",
+    summary="Say what must never be named",
+    response_model=PrivacyDocument,
+    responses=responses(PrivacyDocument, EXAMPLE, 400, 401, 403, 409, 412, 413, 415, 422, 500, 503),
+    **secured(SCOPE, extra=body_of(PrivacyBody, BODY)),
+)
+async def put_privacy(request: Request, response: Response, worker: AnyWorker) -> dict[str, Any]:
+    """Name categories of which no item is ever given as a reason; obeyed in the next answer.
+
+    What is below a category counts too, and case does not matter. A reason keeps its code, without
+    the item; an item of such a category that is itself recommended is `recommended`, and no more is
+    said of it.
+    """
+    body = _read(load_json(await json_body(request)))
+    seen = expected_revision(request)
+
+    def plan(_: SiteDocuments) -> list[Write]:
+        return [Write(KIND, ID, body.model_dump(mode="json"), seen)]
+
+    _, (stored,) = await worker.keeper.change(plan, actor(request))
+    response.headers["ETag"] = etag(stored.revision)
+    return _shown(worker)
+
+
+def _read(value: object) -> PrivacyBody:
+    if isinstance(value, dict):
+        value = {key: part for key, part in value.items() if key not in _ADDED}
+    try:
+        return PrivacyBody.model_validate(value)
+    except ValidationError as error:
+        raise InvalidRequestError(*field_errors(error)) from error
+
+
+def _shown(worker: Worker) -> dict[str, Any]:
+    stored = worker.holder.current.site.documents.get(KIND, ID)
+    body = PrivacyBody() if stored is None else PrivacyBody.model_validate(stored.body)
+    return {
+        **body.model_dump(mode="json"),
+        "revision": stored.revision if stored else 0,
+        "updated_at": stored.updated_at if stored else None,
+        "updated_by": stored.updated_by if stored else None,
+    }
