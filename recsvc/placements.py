@@ -75,6 +75,7 @@ _BUILT_IN = (
     Placement("buy_again", "Buy it again", (Source("due"),)),
     Placement("trending", "Trending now", (Source("trending"),)),
     Placement("new", "New arrivals", (Source("new"),)),
+    Placement("popular", "Popular now", (Source("popular"),)),
     Placement("email", "Picked for you", (Source("personal"),), limit=6),
     Placement("content", "For you to read", (Source("personal"),), limit=6, kinds=CONTENT),
 )

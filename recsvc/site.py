@@ -16,6 +16,8 @@ from feature_store.errors import ArtifactError
 from feature_store.files import write_atomically
 from recsvc.checks import InvalidRequestError
 from recsvc.needs import NO_NEEDS, Needs, needs_of_pages
+from recsvc.page_documents import BUILT_IN as BUILT_IN_PAGES
+from recsvc.page_documents import Page, read_pages
 from recsvc.placement_documents import read_placements
 from recsvc.placements import BUILT_IN, Placement
 from recsvc.privacy import NO_PRIVACY, Privacy, read_privacy
@@ -53,6 +55,8 @@ class Site:
         Number of the last publication of rules; 0 while there was none.
     privacy : Privacy
         What must never be named.
+    pages : mapping of str to Page
+        The pages: the built-in ones, and what was made of them.
     """
 
     documents: SiteDocuments = field(default_factory=SiteDocuments)
@@ -63,6 +67,7 @@ class Site:
     rules: Mapping[str, CheckedRule] = field(default_factory=dict)
     rules_version: int = 0
     privacy: Privacy = NO_PRIVACY
+    pages: Mapping[str, Page] = field(default_factory=lambda: BUILT_IN_PAGES)
 
     @property
     def sequence(self) -> int:
@@ -94,6 +99,7 @@ def read_site(documents: SiteDocuments, before: Site | None = None) -> Site:
         rules=_read_rules(documents, before),
         rules_version=publication(documents)[0],
         privacy=read_privacy(documents),
+        pages=read_pages(documents),
     )
 
 
