@@ -46,6 +46,7 @@ def answer(
     degraded: list[str],
     *,
     first_rank: int = 1,
+    in_words: bool = False,
 ) -> dict[str, Any]:
     """Write a response as the contract's document.
 
@@ -61,6 +62,8 @@ def answer(
         What was missing while it was made.
     first_rank : int
         Rank of the first item; above 1 in the continuation of a list.
+    in_words : bool
+        Whether to say the reasons in words, explained or not.
     """
     snapshot = response.snapshot
     why = reasons(response)
@@ -78,13 +81,15 @@ def answer(
         }
         for rank, (chosen, reason) in enumerate(zip(response.chosen, why, strict=True), first_rank)
     ]
-    if request.fields or request.explain:
+    in_words = in_words or request.explain
+    if request.fields or in_words:
         for item, chosen, reason in zip(items, response.chosen, why, strict=True):
             if request.fields:
                 document = snapshot.catalogue.item(chosen.row, market_of(request.context))
                 item["item"] = {name: document[name] for name in request.fields}
-            if request.explain:
+            if in_words:
                 item["reason"]["text"] = reason_text(response, reason)
+            if request.explain:
                 item["journey"] = journey(response, chosen)
     return {
         "recommendation_id": recommendation_id,

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from feature_store.conditions import Scope
@@ -84,7 +86,12 @@ class Question:
     began_s: float
 
 
-def choose(snapshot: Snapshot, question: Question, now_s: float) -> Response:
+def choose(
+    snapshot: Snapshot,
+    question: Question,
+    now_s: float,
+    without_rows: npt.NDArray[np.integer] | None = None,
+) -> Response:
     """Return the items of a list.
 
     Parameters
@@ -95,6 +102,8 @@ def choose(snapshot: Snapshot, question: Question, now_s: float) -> Response:
         What is asked, by whom.
     now_s : float
         Seconds since 1970.
+    without_rows : ndarray of int or None
+        Catalogue rows that stand elsewhere on the page.
     """
     request, context = question.request, question.context
     state, seen, said = context.state, context.impressions, context.preferences
@@ -112,6 +121,7 @@ def choose(snapshot: Snapshot, question: Question, now_s: float) -> Response:
         impressions=seen,
         start=_start(snapshot, question),
         skip=question.shown,
+        without_rows=without_rows,
     )
 
 
@@ -151,32 +161,10 @@ def finish(
     now_s = time.time()
     response = choose(snapshot, question, now_s)
     chosen_s = time.perf_counter()
-    shown = question.shown
-    recommendation_id = new_recommendation_id(int(now_s * 1000), shown + len(response.chosen))
-    body = orjson.dumps(
-        answer(
-            response,
-            question.request,
-            recommendation_id,
-            list(question.degraded),
-            first_rank=shown + 1,
-        )
-    )
+    body = write(response, question, int(now_s * 1000), recorder)
     etag = None
     if not question.named and not question.degraded:
-        # All but the id, which is new in every answer.
-        etag = f'W/"{blake2b(body.partition(b",")[2], digest_size=12).hexdigest()}"'
-    if recorder is not None:
-        recorder.note(
-            Noted(
-                recommendation_id,
-                int(now_s * 1000),
-                question.person,
-                question.request,
-                response,
-                body,
-            )
-        )
+        etag = etag_of([body])
     written_s = time.perf_counter()
     return Recommendation(
         body,
@@ -186,3 +174,52 @@ def finish(
         response.personalized,
         (read_s - question.began_s, chosen_s - read_s, written_s - chosen_s),
     )
+
+
+def write(
+    response: Response,
+    question: Question,
+    now_ms: int,
+    recorder: DecisionRecorder | None,
+    *,
+    in_words: bool = False,
+) -> bytes:
+    """Return a list as JSON, which begins with its id, and record it.
+
+    Parameters
+    ----------
+    response : Response
+        What was chosen.
+    question : Question
+        What was asked, by whom.
+    now_ms : int
+        Milliseconds since 1970.
+    recorder : DecisionRecorder or None
+        Takes the answer for the record.
+    in_words : bool
+        Whether reasons are said in words even if nobody asked.
+    """
+    shown = question.shown
+    recommendation_id = new_recommendation_id(now_ms, shown + len(response.chosen))
+    body = orjson.dumps(
+        answer(
+            response,
+            question.request,
+            recommendation_id,
+            list(question.degraded),
+            first_rank=shown + 1,
+            in_words=in_words,
+        )
+    )
+    if recorder is not None:
+        request = question.request
+        recorder.note(Noted(recommendation_id, now_ms, question.person, request, response, body))
+    return body
+
+
+def etag_of(bodies: Sequence[bytes]) -> str:
+    """Return what answers are besides their ids, which come first in them and are always new."""
+    digest = blake2b(digest_size=12)
+    for body in bodies:
+        digest.update(body.partition(b",")[2])
+    return f'W/"{digest.hexdigest()}"'
