@@ -17,7 +17,7 @@ import mmap
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -25,12 +25,16 @@ from typing import IO, Any
 import orjson
 import polars as pl
 
-from feature_store.files import make_folder, sync_file, sync_folder
+from feature_store.files import locked, make_folder, sync_file, sync_folder
 
 MAX_BYTES = 16 << 20
 MAX_AGE_S = 300.0
 OPEN, CLOSED = ".open", ".jsonl"
+UNDER_WAY_MS = 60_000
+"""An answer that was under way when its person was erased is recorded at most so much later."""
 _SLACK_MS = 5_000
+_CLOSE = ".close"
+_LOCK = ".lock"
 
 SCHEMA: dict[str, pl.DataType] = {
     "recommendation_id": pl.String(),
@@ -48,6 +52,8 @@ SCHEMA: dict[str, pl.DataType] = {
 """Columns of the Parquet files; ``record`` is the whole record as JSON."""
 
 Record = dict[str, Any]
+ErasedAt = Callable[[str], int]
+"""Gives the time of a person's erasure in milliseconds since 1970; 0 for everybody else."""
 
 
 class DecisionWriter:
@@ -66,6 +72,7 @@ class DecisionWriter:
         self._path = self._folder
         self._opened_s = 0.0
         self._size = 0
+        self._asked_ns = 0
 
     def write(self, records: Sequence[bytes], first_ms: int, now_s: float) -> int:
         """Append records; other processes see them when this returns.
@@ -112,6 +119,16 @@ class DecisionWriter:
             # Somebody sealed it before it was locked.
             self._file.close()
         self._opened_s, self._size = now_s, 0
+
+    def close_if_asked(self) -> None:
+        """Close the file if `DecisionLog.ask_to_close` was called since the last look."""
+        try:
+            asked_ns = (self._folder / _CLOSE).stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if asked_ns != self._asked_ns:
+            self._asked_ns = asked_ns
+            self.close()
 
     def close(self) -> None:
         """Close the file, so that it can be sealed."""
@@ -177,21 +194,44 @@ class DecisionLog:
         found = [*self._live.glob(f"*{OPEN}"), *self._live.glob(f"*{CLOSED}")]
         return sorted(found, reverse=True)
 
-    def seal(self) -> int:
+    def ask_to_close(self) -> list[Path]:
+        """Ask every worker of the machine to close its file; return those that are open now."""
+        make_folder(self._live)
+        open_now = list(self._live.glob(f"*{OPEN}"))
+        # A new file in its place: its time is another one in any case.
+        marker = self._live / f"{_CLOSE}.partial"
+        marker.unlink(missing_ok=True)
+        marker.touch()
+        marker.replace(self._live / _CLOSE)
+        return open_now
+
+    def seal(self, erased_at: ErasedAt | None = None) -> int:
         """Turn every file that nobody writes any more into Parquet; return how many records.
 
         Killed at any moment, the next one does the same again.
+
+        Parameters
+        ----------
+        erased_at : callable, optional
+            Says who was erased; their records of before, and of the minute after, are left out.
         """
         done = 0
         for path in sorted(self._live_files()):
-            if path.suffix == OPEN and not _abandoned(path):
-                continue
-            records = list(_records(path))
-            if records:
-                self._write(path, records)
-                done += len(records)
-            path.unlink()
+            with self._changing():
+                if not path.exists() or (path.suffix == OPEN and not _abandoned(path)):
+                    continue
+                records = _kept(list(_records(path)), erased_at)
+                if records:
+                    self._write(path, records)
+                    done += len(records)
+                path.unlink()
         return done
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the files: who seals must not write again what was forgotten meanwhile."""
+        with locked(make_folder(self.folder) / _LOCK):
+            yield
 
     def _write(self, source: Path, records: list[Record]) -> None:
         """Write the records of one file; named after it, so that again changes nothing."""
@@ -228,25 +268,56 @@ class DecisionLog:
         ]
         return pl.scan_parquet(paths) if paths else pl.LazyFrame(schema=SCHEMA)
 
-    def forget(self, people: Iterable[str]) -> int:
-        """Remove every record of some people from the sealed files; return how many.
+    def forget(self, erased_at: ErasedAt) -> int:
+        """Remove the records of erased people from the sealed files; return how many.
 
-        Records that are not sealed are removed when they are: call it again after `seal`.
+        Those that are not sealed are left out when they are.
+
+        Parameters
+        ----------
+        erased_at : callable
+            Says who was erased; their records of before, and of the minute after, go.
         """
-        gone = sorted(people)
         removed = 0
-        for path in sorted(self.folder.glob("date=*/*.parquet")):
-            frame = pl.read_parquet(path)
-            kept = frame.filter(~pl.col("person").is_in(gone).fill_null(value=False))
-            if len(kept) == len(frame):
-                continue
-            removed += len(frame) - len(kept)
-            partial = path.with_name(f".{path.name}.partial")
-            kept.write_parquet(partial, compression="zstd", statistics=True)
-            sync_file(partial)
-            partial.rename(path)
-            sync_folder(path.parent)
+        with self._changing():
+            for partial in self.folder.glob("date=*/.*.partial"):
+                partial.unlink()
+            for path in sorted(self.folder.glob("date=*/*.parquet")):
+                removed += _forget(path, erased_at)
         return removed
+
+
+def _forget(path: Path, erased_at: ErasedAt) -> int:
+    """Remove the records of erased people from a file; return how many."""
+    people = pl.read_parquet(path, columns=["person"])["person"].unique().drop_nulls()
+    erased = {person: at_ms for person in people if (at_ms := erased_at(person))}
+    if not erased:
+        return 0
+    frame = pl.read_parquet(path, hive_partitioning=False)
+    cut = pl.col("person").replace_strict(erased, default=None, return_dtype=pl.Int64())
+    old = pl.col("at").dt.epoch("ms") < cut + UNDER_WAY_MS
+    kept = frame.filter(~old.fill_null(value=False))
+    if len(kept) == len(frame):
+        return 0
+    partial = path.with_name(f".{path.name}.partial")
+    kept.write_parquet(partial, compression="zstd", statistics=True)
+    sync_file(partial)
+    partial.rename(path)
+    sync_folder(path.parent)
+    return len(frame) - len(kept)
+
+
+def _kept(records: list[Record], erased_at: ErasedAt | None) -> list[Record]:
+    if erased_at is None:
+        return records
+    people = {record.get("person") for record in records} - {None}
+    erased = {person: erased_at(person) for person in people}
+    return [
+        record
+        for record in records
+        if not (gone_ms := erased.get(record.get("person"), 0))
+        or record["at"] >= gone_ms + UNDER_WAY_MS
+    ]
 
 
 def as_frame(records: Sequence[Record]) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ def record(number: int, at_ms: int = NOON_MS, **more: Any) -> dict[str, Any]:
 
 def write(writer: DecisionWriter, records: list[dict[str, Any]], now_s: float) -> None:
     writer.write([orjson.dumps(one) for one in records], records[0]["at"], now_s)
+
+
+def erased(cuts: dict[str, int]) -> Callable[[str], int]:
+    return lambda person: cuts.get(person, 0)
 
 
 def test_a_record_is_found_while_written_closed_and_sealed(tmp_path: Path) -> None:
@@ -107,7 +112,25 @@ def test_a_person_is_forgotten(tmp_path: Path) -> None:
     write(writer, [record(9, person=None)], NOON_MS / 1000)
     writer.close()
     log.seal()
-    assert log.forget(["u:1"]) == 3
+    assert log.forget(erased({"u:1": NOON_MS + 9})) == 3
     assert b"u:1" not in b"".join(path.read_bytes() for path in tmp_path.glob("date=*/*"))
     assert log.find("r1", NOON_MS + 1) is None
     assert log.find("r9", NOON_MS + 9) is not None
+
+
+def test_what_was_recorded_of_somebody_erased_is_not_sealed_but_what_they_did_later_is(
+    tmp_path: Path,
+) -> None:
+    log, writer = DecisionLog(tmp_path), DecisionWriter(tmp_path)
+    later = [record(1, NOON_MS + 60_000), record(4, NOON_MS + 70_000)]
+    write(writer, [*(record(number) for number in range(6)), *later], NOON_MS / 1000)
+    assert log.ask_to_close()
+    assert log.seal() == 0
+    writer.close_if_asked()
+    writer.close_if_asked()
+    assert log.seal(erased({"u:1": NOON_MS + 4})) == 5, "a minute later they are somebody new"
+    people = log.scan().collect()["person"].to_list()
+    assert sorted(people) == ["u:0", "u:0", "u:1", "u:2", "u:2"]
+    assert log.forget(erased({"u:1": NOON_MS + 4})) == 0
+    assert log.forget(erased({"u:1": NOON_MS + 90_000, "u:2": 1})) == 1
+    assert not log.ask_to_close(), "closed files are nobody's"
