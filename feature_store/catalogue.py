@@ -293,6 +293,22 @@ class Catalogue:
         self._masks.put(key, expression, mask)
         return mask
 
+    def bits(self, key: str, expression: pl.Expr) -> npt.NDArray[np.uint8]:
+        """Return a `mask` as bits: an eighth of the memory to look at, for many masks at once.
+
+        Returns
+        -------
+        ndarray of uint8, shape (ceil(n_rows / 8),)
+            As ``numpy.packbits`` makes it; read-only, and the same array as long as no change of
+            the catalogue touches it.
+        """
+        known = self._masks.bits(key)
+        if known is None:
+            self.mask(key, expression)
+            known = self._masks.bits(key)
+            assert known is not None
+        return known
+
     def showable(self, now_s: int, kinds: frozenset[str], market: str | None = None) -> Mask:
         """Return which rows may be shown at a time: available, published, not expired.
 

@@ -40,6 +40,14 @@ class MaskCache:
         self._keep_open(key, mask)
         return mask
 
+    def bits(self, key: str) -> npt.NDArray[np.uint8] | None:
+        """Return a mask that is known as bits (``numpy.packbits``), not to be written to.
+
+        Changes in which nothing of it changes hand on the same array.
+        """
+        known = self._bits.get(key)
+        return None if known is None else known[1]
+
     def put(self, key: str, expression: pl.Expr, mask: Mask) -> None:
         """Keep a mask and what it was made from."""
         self._bits[key] = (expression, np.packbits(mask))

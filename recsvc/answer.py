@@ -81,6 +81,9 @@ def answer(
         }
         for rank, (chosen, reason) in enumerate(zip(response.chosen, why, strict=True), first_rank)
     ]
+    for item, reason in zip(items, why, strict=True):
+        if reason.followed:
+            item["reason"]["followed"] = list(reason.followed)
     in_words = in_words or request.explain
     if request.fields or in_words:
         for item, chosen, reason in zip(items, response.chosen, why, strict=True):

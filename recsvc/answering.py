@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from feature_store.conditions import Scope
@@ -17,6 +15,7 @@ from recsvc.answer import answer, new_recommendation_id
 from recsvc.continued import list_time_s
 from recsvc.decisions import DecisionRecorder, Noted
 from recsvc.engine import Response, recommend
+from recsvc.filling import NOWHERE, Elsewhere
 from recsvc.people import document_of, scope_of
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
@@ -90,7 +89,7 @@ def choose(
     snapshot: Snapshot,
     question: Question,
     now_s: float,
-    without_rows: npt.NDArray[np.integer] | None = None,
+    elsewhere: Elsewhere = NOWHERE,
 ) -> Response:
     """Return the items of a list.
 
@@ -102,8 +101,8 @@ def choose(
         What is asked, by whom.
     now_s : float
         Seconds since 1970.
-    without_rows : ndarray of int or None
-        Catalogue rows that stand elsewhere on the page.
+    elsewhere : Elsewhere
+        What stands elsewhere on the page.
     """
     request, context = question.request, question.context
     state, seen, said = context.state, context.impressions, context.preferences
@@ -121,26 +120,38 @@ def choose(
         impressions=seen,
         start=_start(snapshot, question),
         skip=question.shown,
-        without_rows=without_rows,
+        elsewhere=elsewhere,
     )
 
 
 def _start(snapshot: Snapshot, question: Question) -> Start | None:
-    """Return where somebody without a history starts; who is not profiled starts like anybody."""
+    """Return where somebody without a history starts; who is not profiled starts like anybody.
+
+    Whether the history of somebody who disowned something is one is for the engine to say.
+    """
     context = question.context
-    if context.state.n_item_facts or not question.profiled:
+    preferences = context.preferences
+    if not question.profiled or (context.state.n_item_facts and not preferences.disowned):
         return None
-    return snapshot.model.starts.of_context(context.profile, context.preferences)
+    return snapshot.model.starts.of_context(context.profile, preferences)
 
 
-def _scope(snapshot: Snapshot, question: Question, now_s: float) -> Scope | None:
+def _scope(snapshot: Snapshot, question: Question, now_s: float) -> Scope:
     """Return what the audiences of rules see; who is not profiled is nobody to them."""
-    site = snapshot.site
+    site, request = snapshot.site, question.request
     if not site.rules:
-        return None
+        return Scope(context=request.context, now_s=now_s)
     known = site.needs.person and question.profiled
     user = document_of(question.context) if known and question.person is not None else {}
-    return scope_of(question.request, user, snapshot.catalogue, site.segments, site.needs, now_s)
+    return scope_of(request, user, snapshot.catalogue, site.segments, site.needs, now_s)
+
+
+def _may_record(question: Question) -> bool:
+    """Tell whether the record of an answer may say whom it was for."""
+    asked = question.request.consent
+    refused = asked is not None and asked.analytics is False
+    stored = question.context.preferences.consent.analytics
+    return question.profiled and not refused and stored is not False
 
 
 def finish(
@@ -199,7 +210,7 @@ def write(
     in_words : bool
         Whether reasons are said in words even if nobody asked.
     """
-    shown = question.shown
+    shown, request = question.shown, question.request
     recommendation_id = new_recommendation_id(now_ms, shown + len(response.chosen))
     body = orjson.dumps(
         answer(

@@ -5,7 +5,7 @@ before it and on the pins alone. So a short list is the beginning of a longer on
 is continued repeats nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,12 @@ Mask = npt.NDArray[np.bool_]
 
 
 def arrange(
-    stages: Stages, query: Query, allowed: Mask, needed: int, rules: ActiveRules
+    stages: Stages,
+    query: Query,
+    allowed: Mask,
+    needed: int,
+    rules: ActiveRules,
+    without_groups: Collection[int] = (),
 ) -> list[Chosen]:
     """Fill a list under rules that place items.
 
@@ -30,7 +35,7 @@ def arrange(
     target, capped or not; all items count for the caps. When nothing else may be shown, pins and
     slots beyond the end move up.
     """
-    taken = _Taken(query, rules.caps)
+    taken = _Taken(query, rules.caps, without_groups)
     pins = place_pins(rules.pins, allowed, taken)
     slots = place_slots(rules.slots, pins)
     natural = _Stream(stages.portions(allowed, needed), taken)
@@ -101,10 +106,12 @@ def place_slots(slots: Sequence[Slotted], pins: Mapping[int, Any]) -> dict[int, 
 class _Taken:
     """What is in the list already, and how far that fills the caps."""
 
-    def __init__(self, query: Query, caps: Sequence[Capped]) -> None:
+    def __init__(
+        self, query: Query, caps: Sequence[Capped], without_groups: Collection[int]
+    ) -> None:
         self.rows: set[int] = set()
         self.groups = query.snapshot.catalogue.group_codes
-        self.taken_groups: set[int] = set()
+        self.taken_groups = set(without_groups)
         self.caps: list[tuple[Values, int, dict[Any, int]]] = [
             (cap.values, cap.most, {}) for cap in caps
         ]

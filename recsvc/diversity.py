@@ -92,11 +92,13 @@ def varied(
     rest[chosen] = False
     places = np.concatenate((pool[chosen], pool[rest], order[size:]))
     features = None if candidates.features is None else candidates.features[:, places]
+    lifts = None if candidates.lifts is None else candidates.lifts[places]
     return replace(
         candidates,
         rows=candidates.rows[places],
         scores=candidates.scores[places],
         features=features,
+        lifts=lifts,
         is_sorted=True,
     )
 

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from feature_store.conditions import Scope
 from feature_store.impressions import NO_IMPRESSIONS, Impressions
 from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
 from recsvc.arranging import arrange
+from recsvc.disowned import owned
 from recsvc.fatigue import RESTED, read_fatigue
-from recsvc.filling import Chosen, Stages, fill, with_rule_ids
+from recsvc.filling import NOWHERE, Chosen, Elsewhere, Stages, fill, with_rule_ids
+from recsvc.follows import read_follows
+from recsvc.hiding import hidden, hides_anything
 from recsvc.history import read_history
 from recsvc.markets import market_of
 from recsvc.placements import PRODUCTS, Placement
@@ -26,7 +28,7 @@ from recsvc.requests import RecommendationRequest
 from recsvc.rules import NO_RULES, ActiveRules, applicable
 from recsvc.snapshot import Snapshot
 from recsvc.sources import Query
-from recsvc.starts import Start
+from recsvc.starts import NOTHING_SAID, Start
 
 Mask = npt.NDArray[np.bool_]
 
@@ -49,6 +51,8 @@ class Response:
         Whether the person's history was used.
     rules : ActiveRules
         The rules that acted.
+    skip : int
+        How many items of the list stand before the first of these.
     """
 
     snapshot: Snapshot
@@ -57,6 +61,7 @@ class Response:
     query: Query
     personalized: bool
     rules: ActiveRules = NO_RULES
+    skip: int = 0
 
 
 def recommend(
@@ -70,7 +75,7 @@ def recommend(
     scope: Scope | None = None,
     start: Start | None = None,
     skip: int = 0,
-    without_rows: npt.NDArray[np.integer] | None = None,
+    elsewhere: Elsewhere = NOWHERE,
 ) -> Response:
     """Choose the items of one list.
 
@@ -90,14 +95,15 @@ def recommend(
         What the person was shown: what was never wanted steps back.
     scope : Scope or None
         What the audiences of rules see: the person, the page, the request (``people.scope_of``);
-        and the time by which rules start and end, also in the continuation of a list, whose decays
-        are those of its beginning. Without it they see the request alone, at `now_s`.
+        and the time by which rules start and end and snoozes are over, also in the continuation of
+        a list, whose decays are those of its beginning. Without it they see the request alone, at
+        `now_s`.
     start : Start or None
         What is known of the taste of somebody without a history; of anybody else it is not used.
     skip : int
         How many items of the list were shown already (``after``).
-    without_rows : ndarray of int or None
-        Catalogue rows that must not be chosen, besides all others that must not.
+    elsewhere : Elsewhere
+        What must not be chosen, besides all others that must not.
 
     Returns
     -------
@@ -111,6 +117,9 @@ def recommend(
     """
     placement = snapshot.site.placements[request.placement]
     limit = request.limit or placement.limit
+    if scope is None:
+        scope = Scope(context=request.context, now_s=now_s)
+    state = owned(state, preferences, snapshot.catalogue)
     personal = preferences.personalization and state.n_item_facts > 0
     history = read_history(state if personal else EMPTY_STATE, snapshot.catalogue.n_rows, now_s)
     fatigue = RESTED
@@ -118,30 +127,35 @@ def recommend(
         fatigue = read_fatigue(impressions, state, snapshot.scratch.total, now_s)
     about = snapshot.catalogue.rows(request.item_ids) if request.item_ids else _NO_ROWS
     query = Query(snapshot, history, about[about >= 0], now_s, placement.kinds)
-    if start is not None and preferences.personalization and state.n_item_facts == 0:
-        query.start, personal = start, True
-    if scope is None:
-        scope = Scope(context=request.context, now_s=now_s)
+    if preferences is not NO_PREFERENCES and preferences.personalization:
+        query.followed = read_follows(snapshot, preferences)
+    if preferences.personalization and state.n_item_facts == 0:
+        query.start = start
+        if start is None and query.followed.weighs:
+            query.start = NOTHING_SAID
+        personal = query.start is not None
     rules = applicable(snapshot.rules, placement.name, scope, scope.now_s)
-    allowed = allowed_mask(snapshot, placement, preferences, request, query, without_rows)
+    allowed = allowed_mask(
+        snapshot, placement, preferences, request, query, elsewhere.rows, scope.now_s
+    )
     allowed = rules.permit(allowed)
     query.allowed = allowed
     narrow = (
         request.filter is not None
         or placement.filter is not None
         or rules.is_narrow
-        or preferences is not NO_PREFERENCES
+        or hides_anything(preferences)
         or placement.kinds != PRODUCTS
     )
     stages = Stages(query, placement, rules, fatigue, narrow=narrow)
     if rules.arranges:
-        chosen = arrange(stages, query, allowed, skip + limit, rules)
+        chosen = arrange(stages, query, allowed, skip + limit, rules, elsewhere.groups)
     else:
-        chosen = fill(stages, query, allowed, skip + limit)
+        chosen = fill(stages, query, allowed, skip + limit, elsewhere.groups)
     if rules:
         chosen = with_rule_ids(chosen, rules)
-    personal = personal or fatigue.weighs
-    return Response(snapshot, placement, chosen[skip:], query, personal, rules)
+    personal = personal or fatigue.weighs or query.followed.weighs
+    return Response(snapshot, placement, chosen[skip:], query, personal, rules, skip)
 
 
 _NO_ROWS = np.zeros(0, dtype=np.int32)
@@ -154,8 +168,9 @@ def allowed_mask(
     request: RecommendationRequest,
     query: Query,
     without_rows: npt.NDArray[np.integer] | None,
+    asked_s: float,
 ) -> Mask:
-    """Return which rows may be in the answer.
+    """Return which rows may be in the answer; what is snoozed is hidden as of `asked_s`.
 
     Returns
     -------
@@ -170,17 +185,15 @@ def allowed_mask(
     for condition in (request.filter, placement.filter):
         if condition is not None:
             allowed = allowed & catalogue.mask(condition.key, condition.expression())
-    for hidden, column in (
-        (preferences.hidden_brands, "brand"),
-        (preferences.hidden_categories, "categories"),
-    ):
-        for name in hidden:
-            allowed = allowed & ~_hidden_mask(snapshot, column, name)
     removed: list[npt.NDArray[np.integer]] = [query.about] if len(query.about) else []
-    for item_ids in (request.exclude_item_ids, preferences.hidden_items):
-        if item_ids:
-            named = catalogue.rows(list(item_ids))
-            removed.append(named[named >= 0])
+    if request.exclude_item_ids:
+        named = catalogue.rows(list(request.exclude_item_ids))
+        removed.append(named[named >= 0])
+    if hides_anything(preferences):
+        hidden_rows, mask = hidden(catalogue, preferences, asked_s)
+        removed.append(hidden_rows)
+        if mask is not None:
+            allowed = allowed & ~mask
     if without_rows is not None:
         removed.append(without_rows[without_rows < len(allowed)])
     if removed:
@@ -189,13 +202,3 @@ def allowed_mask(
         for rows in removed:
             allowed[rows] = False
     return allowed
-
-
-def _hidden_mask(snapshot: Snapshot, column: str, name: str) -> Mask:
-    """Return the items of a brand, or of a category and all below it."""
-    if column == "brand":
-        expression = pl.col("brand") == name
-    else:
-        inside = (pl.element() == name) | pl.element().str.starts_with(f"{name} > ")
-        expression = pl.col("categories").list.eval(inside).list.any()
-    return snapshot.catalogue.mask(f"hidden:{column}:{name}", expression)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from recsvc.engine import Response
 from recsvc.features import FEATURE_GROUPS, GROUPS
+from recsvc.filling import WEIGHED
 from recsvc.sources import Query
 
 F32 = npt.NDArray[np.float32]
@@ -61,26 +62,32 @@ class Reason(NamedTuple):
         The reason's code in the answer.
     rows : tuple of int
         Catalogue rows of the items that the reason names.
+    followed : tuple of str
+        Brands and categories that the reason names: what the person follows, or is interested in.
     """
 
     source: str
     code: str
     rows: tuple[int, ...] = ()
+    followed: tuple[str, ...] = ()
 
 
 def reasons(response: Response) -> list[Reason]:
     """Return the reason of each chosen item, in order."""
     query = response.query
-    sources = sources_of(response)
+    sources, followed = _sources(response)
     collaborative = [
         chosen.row
-        for chosen, source in zip(response.chosen, sources, strict=True)
-        if source == "collaborative"
+        for at, (chosen, source) in enumerate(zip(response.chosen, sources, strict=True))
+        if source == "collaborative" and at not in followed
     ]
     contributors = iter(_contributors(query, collaborative) if collaborative else ())
     found: list[Reason] = []
-    for chosen, source in zip(response.chosen, sources, strict=True):
-        if source == "collaborative":
+    for at, (chosen, source) in enumerate(zip(response.chosen, sources, strict=True)):
+        if at in followed:
+            names = query.followed.names_of(chosen.row)
+            found.append(Reason(source, "followed", (), names))
+        elif source == "collaborative":
             found.append(next(contributors))
         elif source == "repeat":
             found.append(Reason(source, "buy_again", (chosen.row,)))
@@ -93,53 +100,95 @@ def reasons(response: Response) -> list[Reason]:
 
 def sources_of(response: Response) -> list[str]:
     """Return which source each item came from; a blend names the one that lifted it most."""
+    return _sources(response)[0]
+
+
+def _sources(response: Response) -> tuple[list[str], set[int]]:
+    """Return the source of each item, and the places of those that a follow brought there."""
     found = [chosen.candidates.source for chosen in response.chosen]
+    followed: set[int] = set()
     # Mostly one stage blends; when few items may be shown, or rules keep places, more do.
     blended: dict[int, list[int]] = {}
     for at, source in enumerate(found):
         if source == "blend":
             blended.setdefault(id(response.chosen[at].candidates), []).append(at)
+        elif response.chosen[at].candidates.lifts is not None and _risen(response, at):
+            followed.add(at)
     for places in blended.values():
-        _name_blended(response, places, found)
-    return found
+        followed.update(_name_blended(response, places, found))
+    return found, followed
 
 
-def _name_blended(response: Response, places: list[int], found: list[str]) -> None:
-    """Fill in the sources of items at some places, all from one blend."""
-    features = response.chosen[places[0]].candidates.features
+def _risen(response: Response, at: int) -> bool:
+    """Tell whether an item would not be in the list if its ranking knew of no follow."""
+    chosen, allowed = response.chosen[at], response.query.allowed
+    candidates, n = chosen.candidates, response.skip + len(response.chosen)
+    lifts = candidates.lifts
+    if lifts is None or allowed is None or lifts[chosen.position] <= 0:
+        return False
+    places = np.flatnonzero(allowed[candidates.rows])[:WEIGHED]
+    plain = candidates.scores[places] * np.exp(-lifts[places])
+    own = candidates.scores[chosen.position] * np.exp(-lifts[chosen.position])
+    return bool(np.count_nonzero(plain > own) >= n)
+
+
+def _name_blended(response: Response, places: list[int], found: list[str]) -> list[int]:
+    """Fill in the sources of items at some places, all from one blend.
+
+    Returns
+    -------
+    list of int
+        Those of the places at which an item stands because it is followed.
+    """
+    candidates = response.chosen[places[0]].candidates
+    features, lifts = candidates.features, candidates.lifts
     assert features is not None
-    n_bought = int(np.count_nonzero(features[0]))
+    is_new = features[0] == 0
     new = []
     for at in places:
-        if response.chosen[at].position < n_bought:
-            found[at] = "repeat"
-        else:
+        if is_new[response.chosen[at].position]:
             new.append(at)
-    if new:
-        positions = [response.chosen[at].position for at in new]
-        weights = response.snapshot.model.weights
-        names = _lifted_by(features[:, positions], features[:, n_bought:], weights)
-        for at, name in zip(new, names, strict=True):
-            found[at] = name
+        else:
+            found[at] = "repeat"
+    if not new:
+        return []
+    positions = [response.chosen[at].position for at in new]
+    # What was bought stands first, unless the list was varied.
+    others = is_new if candidates.is_sorted else slice(int(np.argmax(is_new)), None)
+    by_group = _lifted_by(features[:, positions], features[:, others], response.query.weights)
+    for at, group in zip(new, np.argmax(by_group, axis=0).tolist(), strict=True):
+        found[at] = GROUPS[group + 1]
+    if lifts is None:
+        return []
+    most = by_group.max(axis=0)
+    by_follow = lifts[positions] - lifts[others].mean()
+    lifted = (lifts[positions] > 0) & (by_follow > most)
+    return [at for at, is_lifted in zip(new, lifted.tolist(), strict=True) if is_lifted]
 
 
-def _lifted_by(shown: F32, new: F32, weights: F32) -> list[str]:
-    """Name, for each shown new item, the group of features that sets it apart from the others.
+def _lifted_by(shown: F32, new: F32, weights: F32) -> F32:
+    """Return how much each group of features lifts shown new items above the others.
 
-    That is the group that lifts its score most above the mean of all new candidates.
+    The group that lifts an item's score most above the mean of all new candidates is what sets it
+    apart.
 
     Parameters
     ----------
     shown : ndarray of float32, shape (F, n)
         Features of the shown items.
     new : ndarray of float32, shape (F, c)
-        Features of all candidates that were not bought before; these stand last.
+        Features of all candidates that were not bought before.
     weights : ndarray of float32, shape (F,)
         Weights of the blend.
+
+    Returns
+    -------
+    ndarray of float32, shape (len(GROUPS) - 1, n)
+        Of the groups after `repeat`.
     """
     mean = new @ np.full(new.shape[1], 1 / new.shape[1], dtype=np.float32)
-    by_group = _GROUP_SUMS @ ((shown - mean[:, None]) * weights[:, None])
-    return [GROUPS[group + 1] for group in np.argmax(by_group, axis=0).tolist()]
+    lifted: F32 = _GROUP_SUMS @ ((shown - mean[:, None]) * weights[:, None])
+    return lifted
 
 
 def _contributors(query: Query, rows: Sequence[int]) -> list[Reason]:
@@ -155,8 +204,10 @@ def _contributors(query: Query, rows: Sequence[int]) -> list[Reason]:
     for row in rows:
         position = positions.get(row)
         if position is None:
-            interested = query.start is not None and query.start.interests is not None
-            found.append(Reason("collaborative", "followed" if interested else CODES["popular"]))
+            if query.start is not None and query.start.interests is not None:
+                found.append(Reason("collaborative", "followed", (), query.start.names_of(row)))
+            else:
+                found.append(Reason("collaborative", CODES["popular"]))
             continue
         code = "because_you_bought" if history.bought[position] else "because_you_viewed"
         found.append(Reason("collaborative", code, (int(history.rows[position]),)))

@@ -8,7 +8,7 @@ one over the rank. A weight of 1 changes nothing. What is buried with 0 comes af
 that may be shown.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -17,12 +17,14 @@ import numpy.typing as npt
 
 from recsvc.diversity import varied
 from recsvc.fatigue import TIRING_SOURCES, Fatigue
+from recsvc.follows import FOLLOWED_SOURCES, Follows
 from recsvc.freshness import Freshness
 from recsvc.placements import Placement
 from recsvc.rules import ActiveRules
 from recsvc.rules.targets import Target
 from recsvc.sources import EXACT_ROWS, SOURCES, Candidates, Query, exact, popular, remaining
 
+F32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SPARE = 12
@@ -68,6 +70,24 @@ class Chosen(NamedTuple):
     candidates: Candidates
     position: int
     rule_ids: tuple[str, ...] = ()
+
+
+class Elsewhere(NamedTuple):
+    """What a list does not show, because it stands somewhere else.
+
+    Parameters
+    ----------
+    rows : ndarray of int or None
+        Catalogue rows.
+    groups : collection of int
+        Variant groups (``Catalogue.group_codes``) of which nothing is shown.
+    """
+
+    rows: npt.NDArray[np.integer] | None = None
+    groups: Collection[int] = ()
+
+
+NOWHERE = Elsewhere()
 
 
 class Stages:
@@ -212,6 +232,8 @@ class Stages:
         candidates = weighed(candidates, may, self._freshness)
         if candidates.source in TIRING_SOURCES:
             candidates = weighed(candidates, may, self._fatigue)
+        if self._query.followed.weighs and candidates.source in FOLLOWED_SOURCES:
+            candidates = lifted(candidates, may, self._query.followed)
         return weighed(candidates, may, self._rules)
 
 
@@ -238,27 +260,56 @@ def weighed(candidates: Candidates, may: Mask, weights: Weights) -> Candidates:
         scores = candidates.scores + logs
     else:
         scores = candidates.scores * np.exp(np.where(candidates.scores > 0, logs, -logs))
-    return Candidates(candidates.rows, scores, candidates.source, candidates.features)
+    return replace(candidates, scores=scores)
 
 
 def _weighed_ranking(candidates: Candidates, may: Mask, weights: Weights) -> Candidates:
     places = np.flatnonzero(may[candidates.rows])[:WEIGHED]
-    logs = weights.log_weights(candidates.rows[places])
+    return _reordered(candidates, places, weights.log_weights(candidates.rows[places]))
+
+
+def _reordered(candidates: Candidates, places: npt.NDArray[np.intp], logs: F32) -> Candidates:
+    """Return a ranking in which what stands at some places is weighed and sorted again."""
     if not logs.any():
         return candidates
     scores = candidates.scores[places] * np.exp(logs)
     order = np.argsort(-scores, kind="stable")
-    rows, all_scores = candidates.rows.copy(), candidates.scores.copy()
-    rows[places], all_scores[places] = candidates.rows[places[order]], scores[order]
-    return replace(candidates, rows=rows, scores=all_scores)
+    moved = {"rows": candidates.rows[places[order]], "scores": scores[order]}
+    if candidates.lifts is not None:
+        moved["lifts"] = candidates.lifts[places[order]]
+    columns = {name: getattr(candidates, name).copy() for name in moved}
+    for name, values in moved.items():
+        columns[name][places] = values
+    return replace(candidates, **columns)
 
 
-def fill(stages: Stages, query: Query, allowed: Mask, needed: int) -> list[Chosen]:
+def lifted(candidates: Candidates, may: Mask, follows: Follows) -> Candidates:
+    """Return candidates of which those that somebody follows count for more."""
+    rows, scores = candidates.rows, candidates.scores
+    if candidates.is_sorted:
+        places = np.flatnonzero(may[rows])[:WEIGHED]
+        logs = follows.lifts(rows[places], scores[places], np.ones(len(places), dtype=bool))
+        lifts = np.zeros(len(rows), dtype=np.float32)
+        lifts[places] = logs
+        return _reordered(replace(candidates, lifts=lifts), places, logs)
+    lifts = follows.lifts(rows, scores, may[rows])
+    if candidates.features is not None:
+        return replace(candidates, scores=scores + lifts, lifts=lifts)
+    return replace(candidates, scores=scores * np.exp(lifts), lifts=lifts)
+
+
+def fill(
+    stages: Stages,
+    query: Query,
+    allowed: Mask,
+    needed: int,
+    without_groups: Collection[int] = (),
+) -> list[Chosen]:
     """Take allowed candidates, best first, one variant of each group, until there are enough."""
     chosen: list[Chosen] = []
     taken: set[int] = set()
     groups = query.snapshot.catalogue.group_codes
-    taken_groups: set[int] = set()
+    taken_groups = set(without_groups)
     for candidates, portion in stages.portions(allowed, needed):
         for position, row, score in portion:
             if row in taken:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.fold_in import FoldedUser
+from recsvc.follows import NO_FOLLOWS, Follows
 from recsvc.history import History
 from recsvc.placements import PRODUCTS
 from recsvc.snapshot import Snapshot
@@ -40,6 +41,8 @@ class Query:
         What may be shown, as soon as that is known.
     start : Start or None
         What is known of the taste of somebody without a history.
+    followed : Follows
+        Brands and categories that the person follows.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Query:
         self.kinds = kinds
         self.allowed: Mask | None = None
         self.start: Start | None = None
+        self.followed: Follows = NO_FOLLOWS
 
     @cached_property
     def known_history(self) -> tuple[I32, F32, Rows]:

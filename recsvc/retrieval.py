@@ -20,6 +20,7 @@ from feature_store.signals import FEATURES
 from recsvc.cold_items import ColdItems, no_cold_items, place
 from recsvc.join import Join
 from recsvc.kinds import KindView, view_of
+from recsvc.named import Bits, Name
 from recsvc.placements import BUILT_IN, PRODUCTS
 from recsvc.starts import Starts
 from recsvc.topics import Topics, topics_of
@@ -157,6 +158,8 @@ class JoinedModel(Join):
         self._see(catalogue)
         self.index = Index(artifact) if artifact and self.n_items else None
         self.starts = Starts(artifact, catalogue, self.catalogue_rows)
+        self.best: dict[Name, tuple[Bits, I32]] = {}
+        """Most popular items of names, with the bits that they were read from (``follows``)."""
         self.fold_in = self._fold_in()
         self.weights: F32 = self._blend_weights()
         self.topic_weights: F32 = np.array(

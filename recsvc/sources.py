@@ -46,6 +46,8 @@ class Candidates:
         What a blend was scored from.
     is_sorted : bool
         Whether the rows stand best first already.
+    lifts : ndarray of float32, shape (c,), or None
+        The log of how much each is lifted because its brand or category is followed; in `scores`.
     """
 
     rows: Rows
@@ -53,6 +55,7 @@ class Candidates:
     source: str
     features: F32 | None = None
     is_sorted: bool = False
+    lifts: F32 | None = None
 
     def among(self, mask: Mask, n: int) -> Iterator[Iterator[tuple[int, int, float]]]:
         """Yield what `best` does, of the rows that a mask over the whole catalogue allows.
@@ -130,7 +133,9 @@ def personal(query: Query) -> Candidates:
 
 
 def blended(query: Query, others: Rows) -> Candidates:
-    """Score what was bought and some other rows by the features of a person."""
+    """Score what was bought, what is followed and some other rows by the features of a person."""
+    if query.followed.weighs:
+        others = np.unique(np.concatenate((others, query.followed.best(query.allowed))))
     rows, features = personal_features(
         query.snapshot, query.history, query.vector, others, query.topics, query.start
     )

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-import polars as pl
 
 from feature_store.artifact import ModelArtifact
 from feature_store.catalogue import Catalogue
 from feature_store.content import EVERY, attribute_tokens, token_hash, token_hashes
-from feature_store.preferences import Preferences
+from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.signals import FEATURES
+from recsvc.named import Name, bits_of, covered, followed_names
 from recsvc.topics import paths_of_codes
 
 F32 = npt.NDArray[np.float32]
@@ -46,12 +46,19 @@ class Start:
     group, everybody : ndarray of float32, shape (d,), or None
         Mean vectors of people with these attributes, and of all.
     interests : Interest or None
-        What was named.
+        What was named, joined.
+    named : tuple of (str, Interest)
+        Each name.
     """
 
     group: F32 | None
     everybody: F32 | None
     interests: "Interest | None"
+    named: tuple[tuple[str, "Interest"], ...] = ()
+
+    def names_of(self, row: int) -> tuple[str, ...]:
+        """Return the names that cover an item; none for one that is only like what was named."""
+        return tuple(name for name, interest in self.named if interest.covers(row))
 
     @property
     def vectors(self) -> list[F32]:
@@ -98,6 +105,11 @@ class Interest:
     rows: I32
     best: I32
 
+    def covers(self, row: int) -> bool:
+        """Tell whether an item is among those that were named."""
+        at = int(np.searchsorted(self.rows, row))
+        return at < len(self.rows) and int(self.rows[at]) == row
+
     def scores(self, rows: npt.NDArray[np.integer], factors: F32) -> F32:
         """Return how much better than average items fit, as `Start.scores` does.
 
@@ -108,6 +120,10 @@ class Interest:
         like = _logs(factors @ self.vector) - _logs(factors @ self.average)
         named: F32 = NAMED * (self.rows[at] == rows).astype(np.float32)
         return named + LIKE_NAMED * like
+
+
+NOTHING_SAID = Start(None, None, None)
+"""Where somebody starts who follows what no training has heard of: at what is popular."""
 
 
 def _logs(scores: F32) -> F32:
@@ -134,7 +150,7 @@ class Starts:
         self._arrays: Mapping[str, npt.NDArray[Any]] = artifact.arrays if artifact else {}
         self._catalogue = catalogue
         self._catalogue_rows = catalogue_rows
-        self._known: dict[str, Interest | None] = {}
+        self._known: dict[str | Name, Interest | None] = {}
 
     @property
     def has_groups(self) -> bool:
@@ -151,21 +167,21 @@ class Starts:
         preferences : Preferences
             What the person said; of their fields those that name categories and brands are used.
         """
-        interests = [
-            name
-            for field in ("interests", "followed_categories", "followed_brands")
-            for name in sorted(getattr(preferences, field, ()))
-        ]
+        if preferences is NO_PREFERENCES and not (profile and self.has_groups):
+            return None
+        interests: list[str | Name] = [*sorted(preferences.interests)]
+        interests += followed_names(preferences)
         said = orjson.loads(profile).get("attributes") if profile and self.has_groups else None
         return self.of(interests, said or {}) if interests or said else None
 
-    def of(self, interests: Sequence[str], attributes: Mapping[str, Any]) -> Start | None:
+    def of(self, interests: Sequence[str | Name], attributes: Mapping[str, Any]) -> Start | None:
         """Return a start.
 
         Parameters
         ----------
-        interests : sequence of str
-            Category paths, steps of them, or brands; of more than 20 the first.
+        interests : sequence of str or Name
+            Category paths, steps of them, or brands; a ``Name`` says which. Of more than 20 the
+            first.
         attributes : mapping
             Of the person's profile.
 
@@ -176,12 +192,16 @@ class Starts:
         """
         if not self._arrays or len(self._arrays["item_factors"]) == 0:
             return None
-        named = [self._interest(name) for name in interests[:MAX_INTERESTS]]
-        found = [interest for interest in named if interest is not None]
+        named = tuple(
+            (name if isinstance(name, str) else name.text, interest)
+            for name in interests[:MAX_INTERESTS]
+            if (interest := self._interest(name)) is not None
+        )
         group, everybody = self._group(attributes)
-        if not found and group is None:
+        if not named and group is None:
             return None
-        return Start(group, everybody, _joined(found) if found else None)
+        joined = _joined([interest for _, interest in named]) if named else None
+        return Start(group, everybody, joined, named)
 
     def _group(self, attributes: Mapping[str, Any]) -> tuple[F32 | None, F32 | None]:
         if not attributes or not self.has_groups:
@@ -196,24 +216,21 @@ class Starts:
         mean: F32 = vectors[at].mean(axis=0)
         return mean, np.asarray(vectors[every])
 
-    def _interest(self, name: str) -> Interest | None:
+    def _interest(self, name: str | Name) -> Interest | None:
         if name not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[name] = self._read(name)
         return self._known[name]
 
-    def _read(self, name: str) -> Interest | None:
+    def _read(self, name: str | Name) -> Interest | None:
         """Return the items of a category or brand, and their mean."""
-        steps = f" > {name.lower()} > "
-        codes = [code for code, path in self._paths.items() if steps in f" > {path} > "]
         rows = self._catalogue_rows
         known = np.flatnonzero(rows >= 0)
-        if codes:
-            inside = known[np.isin(self._catalogue.category_codes[rows[known]], codes)]
+        if isinstance(name, Name):
+            inside = known[covered(bits_of(self._catalogue, name), rows[known])]
         else:
-            brand = self._catalogue.mask(f"brand:{name}", pl.col("brand") == name)
-            inside = known[brand[rows[known]]]
+            inside = known[self._inside(name, rows[known])]
         if len(inside) == 0:
             return None
         recent = self._arrays["popularity_recent"][inside]
@@ -223,6 +240,14 @@ class Starts:
         catalogue_rows = rows[inside]
         best = np.argsort(-recent, kind="stable")[:BEST]
         return Interest(vector, self._average, np.sort(catalogue_rows), catalogue_rows[best])
+
+    def _inside(self, name: str, rows: I32) -> npt.NDArray[np.bool_]:
+        """Tell which rows are in a category, by any step of its path, or else of a brand."""
+        steps = f" > {name.lower()} > "
+        codes = [code for code, path in self._paths.items() if steps in f" > {path} > "]
+        if codes:
+            return np.isin(self._catalogue.category_codes[rows], codes)
+        return covered(bits_of(self._catalogue, Name("brand", name)), rows)
 
     @cached_property
     def _average(self) -> F32 | None:

@@ -111,6 +111,9 @@ class Reason(Document):
         "pinned",
     ]
     item_ids: list[str]
+    followed: Annotated[
+        list[str] | None, Field(description="brands and categories that the person named")
+    ] = None
     text: Annotated[str | None, Field(description="with explain")] = None
 
 

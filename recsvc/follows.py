@@ -1,0 +1,157 @@
+"""What somebody follows, brands and categories: some of it is lifted into every guess.
+
+The first item of what is followed counts as if it were ``FOLLOW_WEIGHT`` times as likely to be
+wanted, the next ones less and less: the lift less one halves with every ``HALF_LIFE`` items. So
+what somebody follows is seen, and the rest of the list stays theirs. Several names take turns: the
+best item of each comes before the second one of any. Both numbers are measured
+(``tests/benchmarks/follows.py``, ``docs/privacy.md``).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.preferences import Preferences
+from recsvc.named import Bits, Name, bits_of, covered, followed_names
+from recsvc.snapshot import Snapshot
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.integer]
+Mask = npt.NDArray[np.bool_]
+
+FOLLOW_WEIGHT = 4.0
+HALF_LIFE = 4
+LIFTED = 32
+"""So many items are lifted at most; the lift of the last one is next to nothing."""
+FOLLOWED_SOURCES = frozenset({"blend", "popular", "trending", "new"})
+"""What follows act on: guesses at what somebody wants. What goes with the page is its own."""
+CANDIDATES = 100
+"""Followed items that a blend scores besides those that it finds itself."""
+BEST = 1_000
+"""Of each name so many of the most popular items are looked at."""
+_REMEMBERED = 1_000
+_LIFTS: F32 = np.log1p(
+    (FOLLOW_WEIGHT - 1) * np.float32(0.5) ** (np.arange(LIFTED, dtype=np.float32) / HALF_LIFE)
+).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Follows:
+    """What one person follows.
+
+    Parameters
+    ----------
+    names : tuple of Name
+        Brands and categories.
+    bits : tuple of ndarray of uint8
+        What each covers (``named.bits_of``).
+    snapshot : Snapshot or None
+        Catalogue and model; ``None`` if nothing is followed.
+    """
+
+    names: tuple[Name, ...]
+    bits: tuple[Bits, ...]
+    snapshot: Snapshot | None
+
+    @property
+    def weighs(self) -> bool:
+        """Whether anything is followed."""
+        return len(self.names) > 0
+
+    def names_of(self, row: int) -> tuple[str, ...]:
+        """Return the followed brands and categories that an item belongs to."""
+        rows = np.array([row])
+        return tuple(
+            name.text
+            for name, bits in zip(self.names, self.bits, strict=True)
+            if covered(bits, rows)[0]
+        )
+
+    def best(self, allowed: Mask | None) -> I32:
+        """Return the most popular followed items that may be shown, as many of each name."""
+        assert self.snapshot is not None
+        share = max(1, CANDIDATES // len(self.names))
+        found = []
+        for name, bits in zip(self.names, self.bits, strict=True):
+            rows = _most_popular(self.snapshot, name, bits)
+            found.append((rows if allowed is None else rows[allowed[rows]])[:share])
+        return np.concatenate(found)
+
+    def lifts(self, rows: Rows, scores: F32, may: Mask) -> F32:
+        """Return the log of how much more likely each candidate is to be wanted.
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (c,)
+            Catalogue rows of candidates.
+        scores : ndarray of float32, shape (c,)
+            Higher is better: the best of each name is lifted first.
+        may : ndarray of bool, shape (c,)
+            Whether they may be shown; what may not takes no turn.
+        """
+        logs = np.zeros(len(rows), dtype=np.float32)
+        held = np.stack([covered(bits, rows) for bits in self.bits]) & may
+        places = np.flatnonzero(held.any(axis=0))
+        if len(places) == 0:
+            return logs
+        places = places[np.argsort(-scores[places], kind="stable")]
+        places = places[_first_of_each(self._groups(rows[places]))]
+        held = held[:, places]
+        # How many of the same name come before; of several names the one that helps most.
+        turns = np.where(held, held.cumsum(axis=1) - 1, len(places)).min(axis=0)
+        first = places[np.argsort(turns, kind="stable")[:LIFTED]]
+        logs[first] = _LIFTS[: len(first)]
+        return logs
+
+    def _groups(self, rows: Rows) -> Rows:
+        """Return what each row is a variant of; itself, if it is none."""
+        assert self.snapshot is not None
+        groups = self.snapshot.catalogue.group_codes
+        if groups is None:
+            return rows
+        codes = groups[rows]
+        return np.where(codes >= 0, -1 - codes, rows)
+
+
+NO_FOLLOWS = Follows((), (), None)
+
+
+def read_follows(snapshot: Snapshot, preferences: Preferences) -> Follows:
+    """Return what somebody follows.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Catalogue and model.
+    preferences : Preferences
+        What the person decided.
+    """
+    names = followed_names(preferences)
+    if not names:
+        return NO_FOLLOWS
+    return Follows(names, tuple(bits_of(snapshot.catalogue, name) for name in names), snapshot)
+
+
+def _first_of_each(values: Rows) -> npt.NDArray[np.intp]:
+    """Return the place of the first of each value, in order."""
+    _, first = np.unique(values, return_index=True)
+    return np.sort(first)
+
+
+def _most_popular(snapshot: Snapshot, name: Name, bits: Bits) -> I32:
+    """Return the most popular items of a name; those without a sale come last, newest first."""
+    model = snapshot.model
+    known = model.best.get(name)
+    if known is not None and known[0] is bits:
+        return known[1]
+    catalogue = snapshot.catalogue
+    rows = np.flatnonzero(np.unpackbits(bits, count=catalogue.n_rows)).astype(np.int32)
+    if len(rows) > BEST:
+        rows = rows[np.argpartition(-model.recent[rows], BEST)[:BEST]]
+    rows = rows[np.lexsort((rows, -catalogue.published_s[rows], -model.recent[rows]))]
+    if len(model.best) >= _REMEMBERED:
+        model.best.clear()
+    model.best[name] = (bits, rows)
+    return rows
