@@ -9,6 +9,7 @@ from feature_store.preferences import NO_PREFERENCES
 from feature_store.state import UserState, hot_of
 from recsvc.engine import recommend
 from recsvc.features import personal_features, retrieve
+from recsvc.filling import NOWHERE, Elsewhere
 from recsvc.history import read_history
 from recsvc.requests import RecommendationRequest
 from recsvc.retrieval import JoinedModel
@@ -48,6 +49,6 @@ class EngineRecommender:
             NO_PREFERENCES,
             RecommendationRequest(limit=k),
             now_s,
-            without_rows=np.unique(state.rows).astype(np.int64) if new_only else None,
+            elsewhere=Elsewhere(np.unique(state.rows).astype(np.int64)) if new_only else NOWHERE,
         )
         return [chosen.row for chosen in response.chosen]

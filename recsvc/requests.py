@@ -86,7 +86,11 @@ class RecommendationRequest:
         return person_of(self.user_id, self.anonymous_id)
 
 
-def parse_query(query: bytes) -> RecommendationRequest:
+OF_ONE_LIST = frozenset({"placement", "limit", "after"})
+"""What says which list is wanted, and how much of it; a page has several."""
+
+
+def parse_query(query: bytes, without: frozenset[str] = frozenset()) -> RecommendationRequest:
     """Read a query string.
 
     Parameters
@@ -95,6 +99,8 @@ def parse_query(query: bytes) -> RecommendationRequest:
         As it came: ``application/x-www-form-urlencoded``, a ``+`` is a space, UTF-8. Lists repeat
         the parameter; ``context``, ``consent`` and ``external_id`` are written as
         ``context.NAME=VALUE``.
+    without : frozenset of str
+        Fields that are not for what is asked.
 
     Raises
     ------
@@ -117,6 +123,9 @@ def parse_query(query: bytes) -> RecommendationRequest:
                 document[name] = reader(value)
         except BadValueError as bad:
             errors.append(FieldError(pointer_to(*name.split(".", 1)) + bad.pointer, bad.detail))
+    for name in without.intersection(document):
+        del document[name]
+        errors.append(_unknown(name, without))
     return _build(document, errors)
 
 
@@ -221,8 +230,9 @@ def _build(document: dict[str, Any], errors: list[FieldError]) -> Recommendation
     return RecommendationRequest(**values)
 
 
-def _unknown(name: str) -> FieldError:
-    return FieldError(pointer_to(name), f"unknown field; the fields are {', '.join(_CHECKS)}")
+def _unknown(name: str, without: frozenset[str] = frozenset()) -> FieldError:
+    known = ", ".join(one for one in _CHECKS if one not in without)
+    return FieldError(pointer_to(name), f"unknown field; the fields are {known}")
 
 
 # --- from the text of a query to the values of JSON ---------------------------------------------

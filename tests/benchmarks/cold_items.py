@@ -46,6 +46,7 @@ from feature_store.schema import Item, ItemId  # noqa: E402
 from feature_store.state import UserState, hot_of  # noqa: E402
 from recsvc.cold_items import place_rows  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402
+from recsvc.filling import Elsewhere  # noqa: E402
 from recsvc.recommender import EngineRecommender  # noqa: E402
 from recsvc.requests import RecommendationRequest  # noqa: E402
 from recsvc.snapshot import Snapshot  # noqa: E402
@@ -158,7 +159,8 @@ def rankings(trial: Trial, shop: Shop, static: dict[str, F64], k: int) -> Lists:
     served = np.full((len(trial.states), k), -1, dtype=np.int64)
     for user, state in enumerate(trial.states):
         response = recommend(
-            trial.snapshot, hot_of(state), NO_PREFERENCES, request, shop.now_s, without_rows=others
+            *(trial.snapshot, hot_of(state), NO_PREFERENCES, request, shop.now_s),
+            elsewhere=Elsewhere(others),
         )
         rows = [chosen.row for chosen in response.chosen]
         served[user, : len(rows)] = position[rows]

@@ -31,6 +31,7 @@ from feature_store.registry import ModelRegistry  # noqa: E402
 from feature_store.state import hot_of  # noqa: E402
 from recsvc.diversity import intra_list_distance  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402
+from recsvc.filling import Elsewhere  # noqa: E402
 from recsvc.placements import BUILT_IN  # noqa: E402
 from recsvc.recommender import EngineRecommender  # noqa: E402
 from recsvc.requests import RecommendationRequest  # noqa: E402
@@ -88,7 +89,7 @@ def _list(
         NO_PREFERENCES,
         RecommendationRequest(limit=k),
         now_s,
-        without_rows=known,
+        elsewhere=Elsewhere(known),
     )
     return np.array([chosen.row for chosen in response.chosen], dtype=np.int64)
 
