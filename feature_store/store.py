@@ -3,8 +3,8 @@
 One object for a process: :class:`Store` reads the context of a request in batches; its parts write
 events (`events`) and imports (`imports`), join visitors to users (`merger`), count what the public
 sends (`quota`), give rows to items (`catalogue`), keep the documents of the site (`documents`) and
-of people (`people`), API keys (`keys`) and which workers there are (`workers`), and hand accepted
-events to the archive (`streams`).
+of people (`people`), API keys (`keys`) and which workers there are (`workers`), show what is held
+of somebody (`holdings`), and hand accepted events to the archive (`streams`).
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from feature_store.cluster import connect
 from feature_store.cluster_reader import reader_of
 from feature_store.documents import DocumentStore, read_head
 from feature_store.errors import StoreUnavailableError
+from feature_store.holdings import HoldingsReader
 from feature_store.import_writer import ImportWriter
 from feature_store.impressions import NO_IMPRESSIONS, Impressions
 from feature_store.impressions import unpack as unpack_impressions
@@ -110,6 +111,7 @@ class Store:
         self.documents = DocumentStore(self._redis)
         self.people = PeopleStore(self._redis)
         self.workers = WorkerStore(self._redis)
+        self.holdings = HoldingsReader(self._redis)
 
     @classmethod
     async def open(cls, url: str, read_timeout_s: float = 0.05) -> Self:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from recsvc.api import (
     decisions,
     events,
+    exports,
     foreign,
     items,
     me,
@@ -48,6 +49,7 @@ RESOURCES = (
     personas,
     reports,
     me,
+    exports,
     # Before the rules: "audit" is no rule's id.
     publications,
     rule_reviews,

@@ -180,6 +180,8 @@ ROUTES = {
     ("patch", "/v1/users/{user_id}"),
     ("get", "/v1/users"),
     ("post", "/v1/users"),
+    ("get", "/v1/users/{user_id}/export"),
+    ("get", "/v1/me/export"),
     ("get", "/v1/personas"),
     ("get", "/v1/personas/{persona_id}"),
     ("put", "/v1/personas/{persona_id}"),

@@ -1,0 +1,80 @@
+"""Packed values of a person as rows that can be read: items with titles, times as text."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from feature_store.catalogue import Catalogue
+from feature_store.feedback import INSTRUMENTS, RATING_STEPS, STEPS
+from feature_store.holdings import OnServer
+from feature_store.impressions import HOUR_S
+from feature_store.schema import EVENT_TYPE_CODES, format_time
+from feature_store.state import FIRST_PSEUDO_ROW
+
+TYPES = {code: kind.value for kind, code in EVENT_TYPE_CODES.items()}
+_NAMES = {number: name for name, number in INSTRUMENTS.items()}
+
+Row = dict[str, Any]
+
+
+def time_of(seconds: float) -> str:
+    """Write seconds since 1970 as RFC 3339."""
+    at = datetime.fromtimestamp(seconds, UTC)
+    return format_time(at.replace(microsecond=at.microsecond // 1000 * 1000))
+
+
+def facts_of(held: OnServer, catalogue: Catalogue) -> Iterator[Row]:
+    """Yield how often, when first and when last a person did what with which item."""
+    state, n = held.state, held.state.n_item_facts
+    columns = (state.rows, state.types, state.counts, state.first_s, state.last_s)
+    for row, kind, count, first_s, last_s in zip(
+        *(one[:n].tolist() for one in columns), strict=True
+    ):
+        yield {
+            **titled(catalogue, row),
+            "type": TYPES[kind],
+            "count": count,
+            "first_at": time_of(first_s),
+            "last_at": time_of(last_s),
+        }
+
+
+def session_of(held: OnServer, catalogue: Catalogue) -> Iterator[Row]:
+    """Yield the newest single events about items, newest first."""
+    state = held.state
+    columns = (state.session_rows, state.session_types, state.session_s)
+    for row, kind, at_s in zip(*(one.tolist() for one in columns), strict=True):
+        yield {"at": time_of(at_s), "type": TYPES[kind], **titled(catalogue, row)}
+
+
+def feedback_of(held: OnServer, _: Catalogue) -> Iterator[Row]:
+    """Yield how often each answer was given, when first and when last."""
+    state, n = held.state, held.state.n_item_facts
+    columns = (state.rows, state.counts, state.first_s, state.last_s)
+    for row, count, first_s, last_s in zip(*(one[n:].tolist() for one in columns), strict=True):
+        number, step = divmod(row - FIRST_PSEUDO_ROW, STEPS)
+        name = _NAMES.get(number, f"unknown {number}")
+        score = {"rating": step / RATING_STEPS, "complaint": None}.get(name, step)
+        yield {
+            "instrument": name,
+            "score": score,
+            "count": count,
+            "first_at": time_of(first_s),
+            "last_at": time_of(last_s),
+        }
+
+
+def shown_of(held: OnServer, catalogue: Catalogue) -> Iterator[Row]:
+    """Yield what was shown how often in which hour."""
+    shown = held.impressions
+    columns = (shown.rows, shown.hours, shown.counts)
+    for row, hour, count in zip(*(one.tolist() for one in columns), strict=True):
+        yield {**titled(catalogue, row), "hour": time_of(hour * HOUR_S), "count": count}
+
+
+def titled(catalogue: Catalogue, row: int) -> Row:
+    """Return an item's id and title; ``None`` where the catalogue has none."""
+    columns = catalogue.columns_at(row) if row < catalogue.n_rows else None
+    if columns is None:
+        return {"item_id": catalogue.item_id(row), "title": None}
+    return {"item_id": columns["item_id"], "title": columns.get("title")}

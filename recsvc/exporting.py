@@ -1,0 +1,370 @@
+"""All that is held of one person as one readable document, written as it is read.
+
+The server is read first, then the files: what is archived in between is found in both, and shown
+once. The parts of a document come in small batches, so that neither a long history nor a large log
+needs much memory, and pages go on being answered.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from feature_store.archiver import as_log_frame
+from feature_store.catalogue import Catalogue
+from feature_store.change_log import ChangeLog
+from feature_store.event_log import EventLog
+from feature_store.feedback import read_feedback
+from feature_store.holdings import OnServer, Wanted
+from feature_store.holdings_files import (
+    change_rows,
+    decision_records,
+    log_rows,
+    merged_visitors,
+    reject_files,
+    reject_rows,
+)
+from feature_store.merging import ROW_TYPE
+from feature_store.schema import format_time
+from feature_store.store import Store
+from recsvc.decisions import decision_of
+from recsvc.export_sections import SECTIONS
+from recsvc.export_values import facts_of, feedback_of, session_of, shown_of, time_of
+from recsvc.people import person_document
+from recsvc.segments import Segment, segments_of
+
+Row = dict[str, Any]
+Part = tuple[str, list[Row]]
+"""Name of a section, and some of its entries; a section may come in several parts, one after the
+other, and comes at least once."""
+
+SLICE = 50
+_SHOPS_OWN = ("rules", "removed", "candidates", "answer")
+"""What a decision's record says of the shop rather than of the person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where an export is read from.
+
+    Parameters
+    ----------
+    store : Store
+        The server.
+    data_dir : Path
+        The files.
+    catalogue : Catalogue
+        Knows titles.
+    segments : mapping of str to Segment
+        Those of the site.
+    """
+
+    store: Store
+    data_dir: Path
+    catalogue: Catalogue
+    segments: Mapping[str, Segment]
+
+
+class PersonExport:
+    """What is held of one person; made by `open_export`, which reads the server.
+
+    Parameters
+    ----------
+    sources : Sources
+        Where the rest is.
+    wanted : Wanted
+        Who.
+    held : list of OnServer
+        What the server holds: of the user first, then of each visitor who became the user.
+    events, changes : list of dict
+        What waits in the streams.
+    whole : bool
+        Whether records of answers are shown with what they say of the shop: its rules, and what it
+        did not show.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        wanted: Wanted,
+        held: list[OnServer],
+        events: list[Row],
+        changes: list[Row],
+        *,
+        whole: bool,
+    ) -> None:
+        self.wanted, self.made_at = wanted, datetime.now(UTC)
+        self._sources, self._held, self._whole = sources, held, whole
+        self._events, self._changes = events, changes
+
+    @property
+    def head(self) -> Row:
+        """Who it is of, and when it was made."""
+        user_id, visitors = self.wanted.user_id, sorted(self.wanted.visitors)
+        whose: Row = {"user_id": user_id, "anonymous_id": None}
+        if user_id is None:
+            whose["anonymous_id"] = visitors[0]
+        return {"format": "recsvc-export-1", **whose, "made_at": format_time(self.made_at)}
+
+    async def parts(self) -> AsyncIterator[Part]:
+        """Yield all sections in their order, each at least once.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the server stops answering.
+        """
+        for section in SECTIONS:
+            yield section.name, []
+            async for batch in self._entries(section.name):
+                yield section.name, batch
+
+    async def _entries(self, name: str) -> AsyncIterator[list[Row]]:
+        if name == "events":
+            async for batch in self._all_events():
+                yield batch
+        elif name == "changes":
+            async for batch in self._all_changes():
+                yield batch
+        elif name == "decisions":
+            folder = self._sources.data_dir / "decisions"
+            async for records in in_thread(decision_records(folder, self.wanted)):
+                for few in _sliced(iter(records)):
+                    yield [self._decision(one) for one in few]
+                    await asyncio.sleep(0)
+        elif name == "rejects":
+            paths = reject_files(self._sources.data_dir)
+            async for batch in in_thread(reject_rows(paths, self._ids())):
+                yield batch
+        else:
+            of_server: Mapping[str, Iterator[Row]] = {
+                "profile": self._documents("profile"),
+                "external_ids": self._external_ids(),
+                "preferences": self._documents("preferences"),
+                "computed": self._documents("computed"),
+                "segments": self._segments(),
+                "facts": self._each(facts_of),
+                "session": self._each(session_of),
+                "feedback": self._each(feedback_of),
+                "impressions": self._each(shown_of),
+                "merges": self._merges(),
+                "technical": self._technical(),
+            }
+            for few in _sliced(of_server.get(name, iter(()))):
+                yield few
+                await asyncio.sleep(0)
+
+    def _ids(self) -> list[str]:
+        """Return everything that the person is called."""
+        ids = [self.wanted.user_id] if self.wanted.user_id is not None else []
+        known = [value for one in self._held for _, value in one.external_ids]
+        return [*ids, *sorted(self.wanted.visitors), *known]
+
+    def _under(self, one: OnServer) -> Row:
+        """Say of a visitor whose history is not the user's yet that it is the visitor's."""
+        if one is self._held[0]:
+            return {}
+        return {"anonymous_id": one.person.removeprefix("a:")}
+
+    # --- from the server ----------------------------------------------------------------------
+
+    def _documents(self, kind: Any) -> Iterator[Row]:
+        for one in self._held:
+            if (document := one.documents[kind]) is not None:
+                yield {**document, **self._under(one)}
+
+    def _external_ids(self) -> Iterator[Row]:
+        for one in self._held:
+            profile = one.documents["profile"] or {}
+            for system, value in one.external_ids:
+                named = (profile.get("external_ids") or {}).get(system) == value
+                yield {"system": system, "id": value, "in_the_profile": named}
+
+    def _segments(self) -> Iterator[Row]:
+        one = self._held[0]
+        if self.wanted.user_id is None:
+            return
+        user = person_document(
+            one.documents["profile"] or {},
+            one.documents["computed"] or {},
+            read_feedback(one.state),
+            (one.documents["preferences"] or {}).get("consent") or {},
+        )
+        for name in sorted(segments_of(self._sources.segments, user)):
+            body = self._sources.segments[name].body
+            yield {"segment_id": name, "name": body.name, "description": body.description}
+
+    def _each(self, rows_of: Any) -> Iterator[Row]:
+        for one in self._held:
+            for row in rows_of(one, self._sources.catalogue):
+                yield {**row, **self._under(one)}
+
+    def _merges(self) -> Iterator[Row]:
+        seen = set()
+        for one in self._held:
+            for visitor, at_s in one.visitors.items():
+                seen.add(visitor)
+                yield _merge(visitor, one.person, at_s, complete=True)
+        for one in self._held:
+            if one.link is not None and one.person not in seen:
+                yield _merge(one.person, one.link, one.sealed_s, complete=one.sealed_s is None)
+
+    def _technical(self) -> Iterator[Row]:
+        for one in self._held:
+            of = one.person.partition(":")[2]
+            for day, count in one.event_ids.items():
+                at = time_of(day * 86_400)[:10]
+                yield {"kind": "remembered event ids", "of": of, "name": at, "count": count}
+            for minute, count in one.quota.items():
+                at = time_of(minute * 60)
+                yield {"kind": "events of a browser", "of": of, "name": at, "count": count}
+            for import_id in one.imports:
+                yield {"kind": "import added", "of": of, "name": import_id, "count": 1}
+            if one.indexed:
+                yield {"kind": "in the index of people", "of": of, "name": "", "count": 1}
+            if one.link is not None:
+                yield {"kind": "link to the user", "of": of, "name": one.link[2:], "count": 1}
+
+    # --- from the files -----------------------------------------------------------------------
+
+    async def _all_events(self) -> AsyncIterator[list[Row]]:
+        """Yield the rows of the log, then what waits and did not get there meanwhile."""
+        waiting = {_event_key(one): one for one in self._events}
+        log = EventLog(self._sources.data_dir)
+        async for batch in in_thread(log_rows(log, self.wanted)):
+            for few in _sliced(iter(batch)):
+                for row in few:
+                    waiting.pop(_event_key(row), None)
+                yield [{**_log_row(row), "stored_in": "event log"} for row in few]
+                await asyncio.sleep(0)
+        for few in _sliced(iter(waiting.values())):
+            rows = as_log_frame(few).to_dicts()
+            yield [{**_log_row(row), "stored_in": "stream"} for row in rows]
+
+    async def _all_changes(self) -> AsyncIterator[list[Row]]:
+        waiting = {orjson.dumps(one): one for one in self._changes}
+        changes = ChangeLog(self._sources.data_dir)
+        async for batch in in_thread(change_rows(changes, self.wanted)):
+            for few in _sliced(iter(batch)):
+                for row in few:
+                    waiting.pop(orjson.dumps(row), None)
+                yield [_change(row) for row in few]
+                await asyncio.sleep(0)
+        if waiting:
+            yield [_change(row) for row in waiting.values()]
+
+    def _decision(self, record: Row) -> Row:
+        at = {"at": time_of(record["at"] / 1000)}
+        decision = {**decision_of(record, self._sources.catalogue), **at}
+        if self._whole:
+            return {**decision, "answer": record["answer"]}
+        shown = [
+            {name: value for name, value in item.items() if name != "rules"}
+            for item in decision["items"]
+        ]
+        kept = {name: one for name, one in decision.items() if name not in _SHOPS_OWN}
+        return {**kept, "items": shown}
+
+
+async def open_export(sources: Sources, person: str, *, whole: bool = True) -> PersonExport:
+    """Read what the server holds of a person, and return what writes the document.
+
+    Parameters
+    ----------
+    sources : Sources
+        Where it is.
+    person : str
+        ``schema.person_of``; a visitor who became a user is only what is left under the visitor's
+        own name, so ask for the user.
+    whole : bool
+        See `PersonExport`.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the server does not answer.
+    """
+    reader, log = sources.store.holdings, EventLog(sources.data_dir)
+    kind, _, name = person.partition(":")
+    user_id, visitors = (name, set[str]()) if kind == "u" else (None, {name})
+    import_ids = await asyncio.to_thread(_import_ids, log)
+    if user_id is not None:
+        visitors |= await asyncio.to_thread(merged_visitors, log, user_id)
+        own = await reader.read(person, import_ids)
+        visitors |= {visitor.removeprefix("a:") for visitor in own.visitors}
+    waiting = await reader.waiting_events(user_id, visitors)
+    wanted = Wanted.of(user_id, waiting.visitors)
+    changes = await reader.waiting_changes(wanted.people)
+    named = set(_external_ids(changes))
+    async for batch in in_thread(change_rows(ChangeLog(sources.data_dir), wanted)):
+        named.update(_external_ids(batch))
+    held = [await reader.read(one, import_ids, named) for one in wanted.people]
+    return PersonExport(sources, wanted, held, waiting.events, changes, whole=whole)
+
+
+async def in_thread(batches: Iterator[list[Row]]) -> AsyncIterator[list[Row]]:
+    """Yield what an iterator yields that reads files, each step in a thread."""
+    while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+        yield batch
+
+
+def _import_ids(log: EventLog) -> list[str]:
+    """Return the imports of which the server may still have markers: all that left a trace."""
+    if not log.imports.is_dir():
+        return []
+    found = [path.name for path in log.imports.iterdir() if path.is_dir()]
+    plan = log.imports / "rebuild.json"
+    if plan.exists():
+        found.append(orjson.loads(plan.read_bytes())["rebuild_id"])
+    return sorted(found)
+
+
+def _external_ids(changes: list[Row]) -> Iterator[tuple[str, str]]:
+    for change in changes:
+        if change["kind"] == "profile":
+            yield from ((change["body"] or {}).get("external_ids") or {}).items()
+
+
+def _event_key(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("user_id", "anonymous_id", "event_id", "trust"))
+
+
+def _log_row(row: Row) -> Row:
+    """Return a row of the log with times as text and its JSON read; without what is not there."""
+    shown = {name: value for name, value in row.items() if value is not None}
+    shown["timestamp"] = format_time(row["timestamp"])
+    if row.get("extra"):
+        shown["extra"] = orjson.loads(row["extra"])
+    if row["type"] == ROW_TYPE:
+        shown["meaning"] = "the visitor signed in as the user"
+    return shown
+
+
+def _change(row: Row) -> Row:
+    return {"at": row["at"], "by": row["by"], "document": row["kind"], "content": row["body"]} | {
+        "of": row["person"].partition(":")[2]
+    }
+
+
+def _merge(visitor: str, user: str, at_s: int | None, *, complete: bool) -> Row:
+    return {
+        "anonymous_id": visitor.removeprefix("a:"),
+        "user_id": user.removeprefix("u:"),
+        "at": None if at_s is None else time_of(at_s),
+        "complete": complete,
+    }
+
+
+def _sliced(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    few: list[Row] = []
+    for row in rows:
+        few.append(row)
+        if len(few) == SLICE:
+            yield few
+            few = []
+    if few:
+        yield few
