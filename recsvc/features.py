@@ -32,8 +32,9 @@ GROUPS = ("repeat", "trending", "popular", "collaborative")
 _GROUP_OF = {"growth": 1, "popularity_recent": 2, "collaborative": 3, "category_affinity": 3}
 FEATURE_GROUPS = np.array([_GROUP_OF.get(name, 0) for name in FEATURES])
 """For each feature the index of its group in :data:`GROUPS`."""
-_LEAST = np.float32(0.01)
-_UNSOLD = np.float32(2e-6)
+LEAST_SCORE = np.float32(0.01)
+"""Added to a score before its logarithm is taken."""
+UNSOLD_SHARE = np.float32(2e-6)
 """The share of a category with no purchases lies below."""
 
 _N_HISTORY = 7
@@ -183,7 +184,7 @@ def personal_features(
     if start is not None:
         at, factors = model.placed(others)
         # Rows without a place fit as badly as any.
-        new[_COLLABORATIVE] = np.log(_LEAST)
+        new[_COLLABORATIVE] = np.log(LEAST_SCORE)
         new[_COLLABORATIVE, np.isin(others, at)] = start.scores(at, factors)
     if topics is not None:
         logs = np.append(np.log(topics.share), np.log(topics.share).mean())
@@ -214,14 +215,14 @@ def _bought_features(found: F32, bought: Purchases, constants: F32) -> None:
 def _collaborative(model: JoinedModel, vector: F32 | None, model_rows: Rows) -> F32:
     """Return the log score of items that were not bought, -1 being the row of an unknown one."""
     if vector is None:
-        return np.full(len(model_rows), np.log(_LEAST), dtype=np.float32)
+        return np.full(len(model_rows), np.log(LEAST_SCORE), dtype=np.float32)
     scores = model.arrays["item_factors"].take(model_rows, axis=0) @ vector
     scores[model_rows < 0] = 0
     return _log_score(scores)
 
 
 def _log_score(scores: F32) -> F32:
-    logs: F32 = np.log(np.maximum(scores, 0) + _LEAST)
+    logs: F32 = np.log(np.maximum(scores, 0) + LEAST_SCORE)
     return logs
 
 
@@ -234,16 +235,22 @@ def _by_content(model: JoinedModel, vector: F32 | None, rows: Rows, features: F3
         return
     features[_POPULARITY, found] = cold.popularity[at[found]]
     # That nobody has bought of a category in which nothing was ever sold says nothing.
-    unsold = model.category_share[model.category_codes[rows[found]]] < _UNSOLD
+    unsold = model.category_share[model.category_codes[rows[found]]] < UNSOLD_SHARE
     features[_AFFINITY, found[unsold]] = 0
     if vector is not None:
         features[_COLLABORATIVE, found] = _log_score(cold.factors[at[found]] @ vector)
 
 
+def taste_weights(bought: Purchases) -> F32:
+    """Return what each bought item counts in the affinity to its category, shape (p,)."""
+    weights: F32 = np.log(bought.counts + _ONE) * np.exp(bought.age_s * _TASTE)
+    return weights
+
+
 def _affinity(model: JoinedModel, bought: Purchases, rows: Rows) -> F32:
     """Return how much more a person buys of each item's category than everybody does."""
     codes, share = model.category_codes, model.category_share
-    weights = np.log(bought.counts + _ONE) * np.exp(bought.age_s * _TASTE)
+    weights = taste_weights(bought)
     counted = np.bincount(codes[bought.rows], weights, minlength=len(share))
     wanted = codes[rows]
     expected = share[wanted]
