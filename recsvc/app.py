@@ -19,6 +19,7 @@ from recsvc.api import (
     ops,
     personas,
     placements,
+    preferences,
     privacy,
     profiles,
     publications,
@@ -49,6 +50,7 @@ RESOURCES = (
     personas,
     reports,
     me,
+    preferences,
     exports,
     # Before the rules: "audit" is no rule's id.
     publications,

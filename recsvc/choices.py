@@ -27,6 +27,8 @@ from recsvc.choice_patches import (
     read_patch,
 )
 
+MAX_SOURCE_LENGTH = 128
+
 
 def changed(
     preferences: Preferences,

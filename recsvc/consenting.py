@@ -1,15 +1,47 @@
 """Whether an answer may be personal: what the person, the visitor's browser and the site say."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import orjson
+
+from feature_store.errors import ConflictError
+from feature_store.people import Document
 from feature_store.preferences import (
     NO_PREFERENCES,
+    UNREADABLE,
     Preferences,
     ProfilingDefault,
+    document_of,
     profiling_allowed,
+    read_preferences,
 )
-from feature_store.store import UserContext
+from feature_store.store import Store, UserContext
+from recsvc.choices import consented
 from recsvc.requests import RecommendationRequest
 
 REMEMBERED = 100_000
+GPC = "gpc"
+"""Source of a refusal that a browser sends with every request: Global Privacy Control."""
+
+Decision = Callable[[Preferences, str], Preferences]
+"""Gets what somebody chose, and who that is, and returns what they choose now; may refuse."""
+
+
+class Decided(NamedTuple):
+    """What somebody decided.
+
+    Parameters
+    ----------
+    person : str
+        Who: of a visitor who has signed in, the user.
+    preferences : Preferences
+        As they are now.
+    """
+
+    person: str
+    preferences: Preferences
 
 
 class Remembered:
@@ -66,3 +98,80 @@ def may_profile(
         if is_visitor or preferences.consent.profiling is None:
             return True
     return profiling_allowed(preferences, default)
+
+
+def why_profiled(preferences: Preferences, default: ProfilingDefault) -> tuple[bool, str]:
+    """Say whether a person's history is used and added to now, and why, in words.
+
+    Parameters
+    ----------
+    preferences : Preferences
+        What the person decided.
+    default : {"opt_out", "opt_in"}
+        What holds for who was never asked.
+    """
+    allowed = profiling_allowed(preferences, default)
+    if not preferences.personalization:
+        return allowed, "Personalization is switched off."
+    said = preferences.consent.profiling
+    if said is None:
+        if default == "opt_out":
+            return allowed, "You were not asked yet, and this shop personalizes until you object."
+        return allowed, "You were not asked yet, and this shop personalizes only if you agree."
+    changes = [one for one in preferences.consent_changes if one.purpose == "profiling"]
+    when = f" on {changes[-1].at:%Y-%m-%d}" if changes else ""
+    if said:
+        return allowed, f"You agreed{when}."
+    if changes and changes[-1].source == "gpc":
+        return allowed, f"Your browser objected{when}, by Global Privacy Control."
+    return allowed, f"You refused{when}."
+
+
+def gpc_refusal(preferences: Preferences, _: str) -> Preferences:
+    """Return preferences that refuse profiling, as the browser asks; a `Decision`."""
+    return consented(preferences, {"profiling": False}, datetime.now(UTC), GPC)
+
+
+def unreadable() -> ConflictError:
+    """Return the error of whoever asks for preferences that cannot be read."""
+    return ConflictError(
+        "what is stored of these preferences cannot be read; so that no choice is lost, nothing is"
+        " changed, and until it is mended nothing personal is shown: restore a backup, rebuild the"
+        " server from the archive (recsvc rebuild), or erase the person"
+    )
+
+
+async def decide(store: Store, person: str, decision: Decision, by: str) -> Decided:
+    """Change what somebody chose; nobody else's change in between is lost.
+
+    Parameters
+    ----------
+    store : Store
+        Where it is kept.
+    person : str
+        Who (``schema.person_of``); of a visitor who has signed in, the user's preferences change.
+    decision : callable
+        What they decide.
+    by : str
+        Who says so, for the change log.
+
+    Raises
+    ------
+    ConflictError
+        If what is stored cannot be read.
+    StoreUnavailableError, OverloadedError
+        If it was not stored.
+    """
+    whose = (await store.load_context(person)).person or person
+
+    def change(document: Document | None) -> Document | None:
+        before = NO_PREFERENCES if document is None else read_preferences(orjson.dumps(document))
+        if before is UNREADABLE:
+            raise unreadable()
+        return document_of(decision(before, whose))
+
+    try:
+        after = await store.people.update("preferences", whose, change, by)
+    except orjson.JSONDecodeError as error:
+        raise unreadable() from error
+    return Decided(whose, read_preferences(None if after is None else orjson.dumps(after)))

@@ -28,7 +28,7 @@ from recsvc.admission import Admission
 from recsvc.answering import Question, Recommendation, finish
 from recsvc.audiences import SegmentCounter
 from recsvc.compacting import LOOK_EVERY_S, Compacting
-from recsvc.consenting import Remembered, may_profile
+from recsvc.consenting import Decided, Decision, Remembered, decide, may_profile
 from recsvc.continued import continued
 from recsvc.decisions import FLUSH_S, SEAL_EVERY_S, DecisionRecorder, Sealing
 from recsvc.keeping import SnapshotKeeper
@@ -280,6 +280,16 @@ class Worker:
         Returns and raises what `Merger.merge` does.
         """
         return await self.store.merger.merge(user_id, anonymous_id, datetime.now(UTC))
+
+    async def decide(self, person: str, decision: Decision, by: str) -> Decided:
+        """Change what somebody chose; the next answer of every worker obeys it.
+
+        Takes and raises what `consenting.decide` does.
+        """
+        decided = await decide(self.store, person, decision, by)
+        for one in {person, decided.person}:
+            self._remembered.note(one, decided.preferences)
+        return decided
 
     async def context(self, person: str | None, *, documents: bool = False) -> UserContext:
         """Read a person's context and bring the catalogue up to it.
