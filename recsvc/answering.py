@@ -212,19 +212,20 @@ def write(
     """
     shown, request = question.shown, question.request
     recommendation_id = new_recommendation_id(now_ms, shown + len(response.chosen))
-    body = orjson.dumps(
-        answer(
-            response,
-            question.request,
-            recommendation_id,
-            list(question.degraded),
-            first_rank=shown + 1,
-            in_words=in_words,
-        )
+    document = answer(
+        response,
+        request,
+        recommendation_id,
+        list(question.degraded),
+        first_rank=shown + 1,
+        in_words=in_words,
     )
+    body = orjson.dumps(document)
     if recorder is not None:
-        request = question.request
-        recorder.note(Noted(recommendation_id, now_ms, question.person, request, response, body))
+        person, kept = question.person, body
+        if question.named and not _may_record(question):
+            person, kept = None, orjson.dumps(document | {"user_id": None})
+        recorder.note(Noted(recommendation_id, now_ms, person, request, response, kept))
     return body
 
 
