@@ -98,6 +98,7 @@ SECTIONS = (
         "Every event that was reported of the person, as it is kept in the event log, and those"
         " that still wait to be written there.",
         "The log is what everything else is computed and rebuilt from, and what models learn from.",
+        ("timestamp", "type", "item_id", "quantity", "unit_price", "order_id", "stored_in"),
     ),
     Section(
         "merges",
