@@ -17,7 +17,7 @@ from math import inf
 from typing import Literal
 
 from feature_store.archiver import Archiver
-from feature_store.errors import NotFoundError, RecsvcError, StoreUnavailableError
+from feature_store.errors import NotFoundError, StoreUnavailableError
 from feature_store.event_log import EventLog
 from feature_store.preferences import UNREADABLE
 from feature_store.schema import Event, person_of
@@ -27,6 +27,7 @@ from feature_store.store import Store, UserContext
 from recsvc.admission import Admission
 from recsvc.answering import Question, Recommendation, finish
 from recsvc.audiences import SegmentCounter
+from recsvc.chores import every
 from recsvc.compacting import LOOK_EVERY_S, Compacting
 from recsvc.consenting import Decided, Decision, Remembered, decide, may_profile
 from recsvc.continued import continued
@@ -145,7 +146,11 @@ class Worker:
     # --- answering ------------------------------------------------------------------------------
 
     async def recommend(
-        self, request: RecommendationRequest, *, opted_out: bool = False
+        self,
+        request: RecommendationRequest,
+        *,
+        opted_out: bool = False,
+        caller: Principal | None = None,
     ) -> Recommendation:
         """Answer one request.
 
@@ -155,6 +160,8 @@ class Worker:
             The question.
         opted_out : bool
             Whether the visitor's browser says ``Sec-GPC: 1``.
+        caller : Principal or None
+            Who asks.
 
         Raises
         ------
@@ -165,7 +172,7 @@ class Worker:
         StoreUnavailableError
             If the recall lease has ended.
         """
-        question = await self.question(request, opted_out=opted_out)
+        question = await self.question(request, opted_out=opted_out, caller=caller)
         snapshot = self.holder.current
         if request.placement not in snapshot.site.placements:
             known = ", ".join(snapshot.site.placements)
@@ -175,9 +182,16 @@ class Worker:
         return found
 
     async def question(
-        self, request: RecommendationRequest, *, opted_out: bool = False, documents: bool = False
+        self,
+        request: RecommendationRequest,
+        *,
+        opted_out: bool = False,
+        documents: bool = False,
+        caller: Principal | None = None,
     ) -> Question:
         """Read what a request must know; the snapshot is then as new as what was read.
+
+        What it says of consents is remembered first (``hearing.remember``).
 
         Parameters
         ----------
@@ -187,6 +201,8 @@ class Worker:
             Whether the visitor's browser says ``Sec-GPC: 1``.
         documents : bool
             Whether the person's documents are needed in any case.
+        caller : Principal or None
+            Who asks.
 
         Raises
         ------
@@ -218,9 +234,17 @@ class Worker:
             hidden = self._remembered.of(person)
             context = UserContext(EMPTY_STATE, hidden, 0, person=person)
             readable = False
-        if context.preferences is UNREADABLE:
+        if readable and (opted_out or request.consent is not None):
+            now = await remember(
+                *(self.store, context, request, caller),
+                opted_out=opted_out,
+                timeout_s=self.settings.store_timeout_ms / 1000,
+            )
+            context, readable = now or context, now is not None
+        if context.preferences is UNREADABLE or not (readable or degraded):
             degraded.append(PREFERENCES_MISSING)
             self.metrics.degraded.labels(PREFERENCES_MISSING).inc()
+            seen = self._remembered.of(person) if context.preferences is UNREADABLE else None
         profiled = readable and may_profile(
             context, request, self.settings.profiling, opted_out=opted_out
         )
@@ -386,16 +410,4 @@ class Worker:
         await self._archiver.run_for_ever(count)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        # Work that fails while it is being cancelled raises its own error: that must not save it.
-        while not task.cancelling():
-            due_s = time.monotonic() + seconds
-            await asyncio.sleep(seconds)
-            self.metrics.loop_lag.set(max(0.0, time.monotonic() - due_s))
-            try:
-                await work()
-            except StoreUnavailableError:
-                pass  # the heartbeat says so
-            except (RecsvcError, OSError, ValueError) as error:
-                log.error("background_work_failed", error=str(error), work=work.__qualname__)
+        await every(seconds, work, self.metrics)
