@@ -78,6 +78,14 @@ class Archiver:
         except ConflictError:
             return 0
 
+    async def run_held(self) -> int:
+        """Archive what waits now, for whoever holds ``EventLog.importing()`` already."""
+        upto = await self._streams.ends()
+        total = 0
+        while await self._streams.waiting(upto) and await self._streams.epoch() is not None:
+            total += await self._round()
+        return total
+
     async def run_all(self) -> int:
         """Archive until nothing waits; return how many events left the server."""
         total = 0

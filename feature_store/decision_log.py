@@ -17,7 +17,8 @@ import mmap
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -205,6 +206,10 @@ class DecisionLog:
         marker.replace(self._live / _CLOSE)
         return open_now
 
+    def still_open(self, asked: Iterable[Path]) -> list[Path]:
+        """Return which of some open files are still written to."""
+        return [path for path in asked if path.exists() and not _abandoned(path)]
+
     def seal(self, erased_at: ErasedAt | None = None) -> int:
         """Turn every file that nobody writes any more into Parquet; return how many records.
 
@@ -268,8 +273,8 @@ class DecisionLog:
         ]
         return pl.scan_parquet(paths) if paths else pl.LazyFrame(schema=SCHEMA)
 
-    def forget(self, erased_at: ErasedAt) -> int:
-        """Remove the records of erased people from the sealed files; return how many.
+    def forget(self, erased_at: ErasedAt) -> Counter[str]:
+        """Remove the records of erased people from the sealed files.
 
         Those that are not sealed are left out when they are.
 
@@ -277,8 +282,13 @@ class DecisionLog:
         ----------
         erased_at : callable
             Says who was erased; their records of before, and of the minute after, go.
+
+        Returns
+        -------
+        Counter of str
+            How many of each person.
         """
-        removed = 0
+        removed: Counter[str] = Counter()
         with self._changing():
             for partial in self.folder.glob("date=*/.*.partial"):
                 partial.unlink()
@@ -287,24 +297,24 @@ class DecisionLog:
         return removed
 
 
-def _forget(path: Path, erased_at: ErasedAt) -> int:
-    """Remove the records of erased people from a file; return how many."""
+def _forget(path: Path, erased_at: ErasedAt) -> Counter[str]:
+    """Remove the records of erased people from a file; return how many of each."""
     people = pl.read_parquet(path, columns=["person"])["person"].unique().drop_nulls()
     erased = {person: at_ms for person in people if (at_ms := erased_at(person))}
     if not erased:
-        return 0
+        return Counter()
     frame = pl.read_parquet(path, hive_partitioning=False)
     cut = pl.col("person").replace_strict(erased, default=None, return_dtype=pl.Int64())
-    old = pl.col("at").dt.epoch("ms") < cut + UNDER_WAY_MS
-    kept = frame.filter(~old.fill_null(value=False))
-    if len(kept) == len(frame):
-        return 0
+    old = (pl.col("at").dt.epoch("ms") < cut + UNDER_WAY_MS).fill_null(value=False)
+    gone, kept = frame.filter(old)["person"], frame.filter(~old)
+    if gone.is_empty():
+        return Counter()
     partial = path.with_name(f".{path.name}.partial")
     kept.write_parquet(partial, compression="zstd", statistics=True)
     sync_file(partial)
     partial.rename(path)
     sync_folder(path.parent)
-    return len(frame) - len(kept)
+    return Counter(gone.to_list())
 
 
 def _kept(records: list[Record], erased_at: ErasedAt | None) -> list[Record]:

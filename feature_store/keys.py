@@ -16,6 +16,7 @@ key                            type    lives       holds (written by)
 ``{forgotten}:salt``           string  for ever    salt of these digests (``forgotten``)
 ``{forgotten}:jobs``           hash    a job       erasures that are not finished (``erasures``)
 ``{forgotten}:receipts``       hash    for ever    receipts of erasures, naming nobody
+``c:{forgotten}``              stream  archived    changes of receipts, as JSON (``erasures``)
 ``d:{sNN}:DAY:PERSON``         hash    3 days      digest of event id → digest of body
 ``l:{sNN}:PERSON``             string  for ever    the user that a visitor became (``merging``)
 ``m:{sNN}:PERSON``             hash    for ever    journal: visitor → when absorbed (``merging``)
@@ -68,7 +69,8 @@ SITE_CHANNEL = "{site}:changed"
 FORGOTTEN_SALT = "{forgotten}:salt"
 ERASURE_JOBS = "{forgotten}:jobs"
 ERASURE_RECEIPTS = "{forgotten}:receipts"
-CHANGE_STREAMS = (KEY_CHANGES, SITE_CHANGES)
+FORGOTTEN_CHANGES = "c:{forgotten}"
+CHANGE_STREAMS = (KEY_CHANGES, SITE_CHANGES, FORGOTTEN_CHANGES)
 """Streams of what changes without being an event; archived like the events."""
 ARCHIVER = "{archive}:leader"
 EPOCH = "{archive}:epoch"

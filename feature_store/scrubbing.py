@@ -41,7 +41,11 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _PERSON_COLUMNS = ["user_id", "anonymous_id"]
 
 
-def scrub(data_dir: Path, erased_at: ErasedAt, progress: Progress = silent) -> Counter[str]:
+Counts = Counter[tuple[str, str]]
+"""How many of each kind are gone of each person."""
+
+
+def scrub(data_dir: Path, erased_at: ErasedAt, progress: Progress = silent) -> Counts:
     """Remove erased people from all files; hold ``EventLog.importing()`` around it.
 
     Parameters
@@ -55,25 +59,24 @@ def scrub(data_dir: Path, erased_at: ErasedAt, progress: Progress = silent) -> C
 
     Returns
     -------
-    Counter of str
+    Counter of (str, str)
         How many ``archived_events``, ``archived_changes``, ``decisions`` and ``rejected_rows`` are
-        gone, and from how many events of others an ``anonymous_id`` was taken.
+        gone of each person, and from how many ``events_of_others`` their name was taken.
     """
     log = EventLog(data_dir)
     _remove_remains(data_dir, log)
-    counts: Counter[str] = Counter()
-    counts += _scrub_events(log, erased_at, progress)
-    counts["archived_changes"] = _scrub_changes(ChangeLog(data_dir), erased_at)
-    counts["decisions"] = DecisionLog(data_dir / "decisions").forget(erased_at)
-    counts["rejected_rows"] = sum(
-        _scrub_rejects(path, erased_at) for path in _rejects_files(log.imports)
-    )
+    counts = _scrub_events(log, erased_at, progress)
+    counts += _scrub_changes(ChangeLog(data_dir), erased_at)
+    decisions = DecisionLog(data_dir / "decisions").forget(erased_at)
+    counts += Counter({("decisions", person): count for person, count in decisions.items()})
+    for path in _rejects_files(log.imports):
+        counts += _scrub_rejects(path, erased_at)
     _scrub_examples(data_dir / "demo.json", erased_at)
-    return +counts
+    return counts
 
 
-def merged_visitors(data_dir: Path, erased_at: ErasedAt) -> dict[str, int]:
-    """Return the visitors who had become erased users, and when those were erased.
+def merged_visitors(data_dir: Path, erased_at: ErasedAt) -> dict[str, str]:
+    """Return the visitors who had become erased users before those were erased.
 
     Parameters
     ----------
@@ -84,31 +87,16 @@ def merged_visitors(data_dir: Path, erased_at: ErasedAt) -> dict[str, int]:
 
     Returns
     -------
-    dict of str to int
-        Visitor (``a:...``) to milliseconds since 1970.
+    dict of str to str
+        Visitor (``a:...``) to user (``u:...``).
     """
     merges = EventLog(data_dir).scan().filter(pl.col("type") == ROW_TYPE)
-    found: dict[str, int] = {}
     pairs = merges.select("user_id", "anonymous_id", _milliseconds()).collect()
-    for user_id, anonymous_id, at_ms in pairs.iter_rows():
-        gone_ms = erased_at(f"u:{user_id}")
-        if at_ms < gone_ms:
-            visitor = f"a:{anonymous_id}"
-            found[visitor] = max(found.get(visitor, 0), gone_ms)
-    return found
-
-
-def also(erased_at: ErasedAt, more: Mapping[str, int]) -> ErasedAt:
-    """Return a function that knows some more people; of two times the later one counts."""
-    known: dict[str, int] = {}
-
-    def both(person: str) -> int:
-        # A keyed hash is not computed again for each file that names the person.
-        if person not in known:
-            known[person] = max(erased_at(person), more.get(person, 0))
-        return known[person]
-
-    return both
+    return {
+        f"a:{anonymous_id}": f"u:{user_id}"
+        for user_id, anonymous_id, at_ms in pairs.iter_rows()
+        if at_ms < erased_at(f"u:{user_id}")
+    }
 
 
 def arrived_ms(name: str) -> int | None:
@@ -124,11 +112,11 @@ def arrived_ms(name: str) -> int | None:
 # --- the event log --------------------------------------------------------------------------------
 
 
-def _scrub_events(log: EventLog, erased_at: ErasedAt, progress: Progress) -> Counter[str]:
+def _scrub_events(log: EventLog, erased_at: ErasedAt, progress: Progress) -> Counts:
     with log.committing():
         pass  # what was committed is in its place; nobody else commits while we hold the log
     files = [*sorted(log.events.glob("date=*/*.parquet")), *log.imports.rglob("date=*/*.parquet")]
-    counts: Counter[str] = Counter()
+    counts: Counts = Counter()
     for done, path in enumerate(files):
         progress("event log", done, len(files))
         counts += _scrub_events_file(path, erased_at)
@@ -136,29 +124,33 @@ def _scrub_events(log: EventLog, erased_at: ErasedAt, progress: Progress) -> Cou
     return counts
 
 
-def _scrub_events_file(path: Path, erased_at: ErasedAt) -> Counter[str]:
+def _scrub_events_file(path: Path, erased_at: ErasedAt) -> Counts:
     named = pl.read_parquet(path, columns=_PERSON_COLUMNS, hive_partitioning=False)
     users = _erased(named["user_id"], "u:", erased_at)
     visitors = _erased(named["anonymous_id"], "a:", erased_at)
     if not users and not visitors:
         return Counter()
     events = pl.read_parquet(path, hive_partitioning=False)
-    gone = events.select(
-        pl.when(pl.col("user_id").is_not_null())
-        .then(_before("user_id", users, path.name))
-        .otherwise(_before("anonymous_id", visitors, path.name))
-        .fill_null(value=False)
-        .alias("gone"),
-        _before("anonymous_id", visitors, path.name).fill_null(value=False).alias("blank"),
+    old_user, old_visitor = (
+        events.select(_before(column, erased, path.name).fill_null(value=False).alias("old"))["old"]
+        for column, erased in (("user_id", users), ("anonymous_id", visitors))
     )
-    is_gone, blank = gone["gone"], gone["blank"] & ~gone["gone"]
-    if not is_gone.any() and not blank.any():
+    alone = events["user_id"].is_null()
+    gone = old_user | (old_visitor & alone)
+    blank = old_visitor & ~gone
+    if not gone.any() and not blank.any():
         return Counter()
-    kept = events.with_columns(
-        pl.when(~blank).then(pl.col("anonymous_id")).alias("anonymous_id")
-    ).filter(~is_gone)
-    _replace(path, kept)
-    return Counter(archived_events=int(is_gone.sum()), visitor_ids_of_others=int(blank.sum()))
+    hidden = pl.when(~blank).then(pl.col("anonymous_id")).alias("anonymous_id")
+    _replace(path, events.with_columns(hidden).filter(~gone))
+    return (
+        _counted("archived_events", "u:", events["user_id"].filter(old_user))
+        + _counted("archived_events", "a:", events["anonymous_id"].filter(old_visitor & alone))
+        + _counted("events_of_others", "a:", events["anonymous_id"].filter(blank))
+    )
+
+
+def _counted(kind: str, prefix: str, ids: pl.Series) -> Counts:
+    return Counter({(kind, f"{prefix}{one}"): count for one, count in ids.value_counts().rows()})
 
 
 def _erased(ids: pl.Series, prefix: str, erased_at: ErasedAt) -> dict[str, int]:
@@ -169,7 +161,7 @@ def _erased(ids: pl.Series, prefix: str, erased_at: ErasedAt) -> dict[str, int]:
 def _before(column: str, erased: Mapping[str, int], name: str) -> pl.Expr:
     """Tell of which events the person in a column was erased after they happened, or arrived."""
     if not erased:
-        return pl.lit(value=False)
+        return pl.repeat(value=False, n=pl.len())
     cut = pl.col(column).replace_strict(
         list(erased), list(erased.values()), default=None, return_dtype=pl.Int64()
     )
@@ -193,15 +185,20 @@ def _replace(path: Path, frame: pl.DataFrame) -> None:
 # --- the change log -------------------------------------------------------------------------------
 
 
-def _scrub_changes(changes: ChangeLog, erased_at: ErasedAt) -> int:
-    removed = 0
+def _scrub_changes(changes: ChangeLog, erased_at: ErasedAt) -> Counts:
+    counts: Counts = Counter()
     for path in changes.files(PEOPLE):
-        lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if not _is_erased(orjson.loads(line), erased_at)]
-        if len(kept) < len(lines):
-            removed += len(lines) - len(kept)
+        kept, gone = [], Counter[tuple[str, str]]()
+        for line in path.read_bytes().splitlines(keepends=True):
+            change = orjson.loads(line)
+            if _is_erased(change, erased_at):
+                gone["archived_changes", change["person"]] += 1
+            else:
+                kept.append(line)
+        if gone:
+            counts += gone
             write_atomically(path, b"".join(kept))
-    return removed
+    return counts
 
 
 def _is_erased(change: Mapping[str, Any], erased_at: ErasedAt) -> bool:
@@ -237,26 +234,33 @@ def _rejects_files(imports: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix in (".csv", ".jsonl"))
 
 
-def _scrub_rejects(path: Path, erased_at: ErasedAt) -> int:
+def _scrub_rejects(path: Path, erased_at: ErasedAt) -> Counts:
+    gone: Counts = Counter()
+
+    def is_kept(record: Any) -> bool:
+        person = _named(_strings(record), erased_at)
+        if person is not None:
+            gone["rejected_rows", person] += 1
+        return person is None
+
     if path.suffix == ".jsonl":
         lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if not _names(_strings(orjson.loads(line)), erased_at)]
-        if len(kept) < len(lines):
-            write_atomically(path, b"".join(kept))
-        return len(lines) - len(kept)
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    left = [row for row in rows if not _names(_strings(row), erased_at)]
-    if len(left) < len(rows):
+        content = b"".join(line for line in lines if is_kept(orjson.loads(line)))
+    else:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(left)
-        write_atomically(path, text.getvalue().encode())
-    return len(rows) - len(left)
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = (row for row in csv.reader(file) if is_kept(row))
+            csv.writer(text, lineterminator="\n").writerows(rows)
+        content = text.getvalue().encode()
+    if gone:
+        write_atomically(path, content)
+    return gone
 
 
-def _names(strings: Iterable[str], erased_at: ErasedAt) -> bool:
-    """Tell whether one of some values is the id of somebody erased."""
-    return any(erased_at(f"u:{one}") or erased_at(f"a:{one}") for one in strings)
+def _named(strings: Iterable[str], erased_at: ErasedAt) -> str | None:
+    """Return somebody erased whose id is one of some values."""
+    people = (prefix + one for one in strings for prefix in ("u:", "a:"))
+    return next((person for person in people if erased_at(person)), None)
 
 
 def _strings(value: Any) -> Iterator[str]:
