@@ -292,10 +292,8 @@ def lifted(candidates: Candidates, may: Mask, follows: Follows) -> Candidates:
         lifts = np.zeros(len(rows), dtype=np.float32)
         lifts[places] = logs
         return _reordered(replace(candidates, lifts=lifts), places, logs)
-    lifts = follows.lifts(rows, scores, may[rows])
-    if candidates.features is not None:
-        return replace(candidates, scores=scores + lifts, lifts=lifts)
-    return replace(candidates, scores=scores * np.exp(lifts), lifts=lifts)
+    lifts = follows.lifts_of_logs(rows, scores, may[rows])
+    return replace(candidates, scores=scores + lifts, lifts=lifts)
 
 
 def fill(

@@ -1,10 +1,14 @@
 """What somebody follows, brands and categories: some of it is lifted into every guess.
 
 The first item of what is followed counts as if it were ``FOLLOW_WEIGHT`` times as likely to be
-wanted, the next ones less and less: the lift less one halves with every ``HALF_LIFE`` items. So
-what somebody follows is seen, and the rest of the list stays theirs. Several names take turns: the
-best item of each comes before the second one of any. Both numbers are measured
-(``tests/benchmarks/follows.py``, ``docs/privacy.md``).
+wanted, the next ones less and less: the lift less one halves with every ``HALF_LIFE`` items. And
+where the person's own list is made (a blend) one item in ``ONE_IN`` is followed, as long as there
+are any: a small brand is seen, and the rest of the list stays theirs. Several names take turns: the
+best item of each comes before the second one of any.
+
+The numbers are measured (``tests/benchmarks/follows.py``): twice the weight costs those who follow
+what they buy anyway three times as much, and without the last rule somebody who follows something
+new to them sees it in one list of a hundred.
 """
 
 from dataclasses import dataclass
@@ -21,8 +25,9 @@ I32 = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
 
-FOLLOW_WEIGHT = 4.0
-HALF_LIFE = 4
+FOLLOW_WEIGHT = 2.0
+HALF_LIFE = 4.0
+ONE_IN = 10
 LIFTED = 32
 """So many items are lifted at most; the lift of the last one is next to nothing."""
 FOLLOWED_SOURCES = frozenset({"blend", "popular", "trending", "new"})
@@ -32,9 +37,16 @@ CANDIDATES = 100
 BEST = 1_000
 """Of each name so many of the most popular items are looked at."""
 _REMEMBERED = 1_000
-_LIFTS: F32 = np.log1p(
-    (FOLLOW_WEIGHT - 1) * np.float32(0.5) ** (np.arange(LIFTED, dtype=np.float32) / HALF_LIFE)
-).astype(np.float32)
+_JUST = np.float32(1e-4)
+
+
+def lifts_of(weight: float, half_life: float) -> F32:
+    """Return the logs of what the followed items count, in their turns, shape (LIFTED,)."""
+    share = np.float32(0.5) ** (np.arange(LIFTED, dtype=np.float32) / np.float32(half_life))
+    return np.log1p(np.float32(weight - 1) * share)
+
+
+_LIFTS = lifts_of(FOLLOW_WEIGHT, HALF_LIFE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,11 +61,14 @@ class Follows:
         What each covers (``named.bits_of``).
     snapshot : Snapshot or None
         Catalogue and model; ``None`` if nothing is followed.
+    logs : ndarray of float32, shape (LIFTED,)
+        By how much the items in their turns are lifted (`lifts_of`).
     """
 
     names: tuple[Name, ...]
     bits: tuple[Bits, ...]
     snapshot: Snapshot | None
+    logs: F32
 
     @property
     def weighs(self) -> bool:
@@ -92,18 +107,46 @@ class Follows:
             Whether they may be shown; what may not takes no turn.
         """
         logs = np.zeros(len(rows), dtype=np.float32)
+        first = self._in_turn(rows, scores, may)
+        logs[first] = self.logs[: len(first)]
+        return logs
+
+    def lifts_of_logs(self, rows: Rows, scores: F32, may: Mask) -> F32:
+        """Return what `lifts` does, and more where too few would come into the list.
+
+        Parameters
+        ----------
+        rows, may : ndarray
+            As in `lifts`.
+        scores : ndarray of float32, shape (c,)
+            Logs, up to a constant, of how likely each candidate is to be wanted.
+        """
+        logs = np.zeros(len(rows), dtype=np.float32)
+        first = self._in_turn(rows, scores, may)
+        logs[first] = self.logs[: len(first)]
+        lifted = scores + logs
+        best = np.sort(lifted[may])[::-1]
+        raised = 0
+        for turn, place in enumerate(first[: len(best) // ONE_IN].tolist()):
+            # Those that were raised stand above it, and not in `best` where they do.
+            edge = best[(turn + 1) * ONE_IN - 1 - raised]
+            if lifted[place] < edge:
+                logs[place] += edge - lifted[place] + _JUST
+                raised += 1
+        return logs
+
+    def _in_turn(self, rows: Rows, scores: F32, may: Mask) -> npt.NDArray[np.intp]:
+        """Return the places of what is lifted, in its turns."""
         held = np.stack([covered(bits, rows) for bits in self.bits]) & may
         places = np.flatnonzero(held.any(axis=0))
         if len(places) == 0:
-            return logs
+            return places
         places = places[np.argsort(-scores[places], kind="stable")]
         places = places[_first_of_each(self._groups(rows[places]))]
         held = held[:, places]
         # How many of the same name come before; of several names the one that helps most.
         turns = np.where(held, held.cumsum(axis=1) - 1, len(places)).min(axis=0)
-        first = places[np.argsort(turns, kind="stable")[:LIFTED]]
-        logs[first] = _LIFTS[: len(first)]
-        return logs
+        return places[np.argsort(turns, kind="stable")[:LIFTED]]
 
     def _groups(self, rows: Rows) -> Rows:
         """Return what each row is a variant of; itself, if it is none."""
@@ -115,7 +158,7 @@ class Follows:
         return np.where(codes >= 0, -1 - codes, rows)
 
 
-NO_FOLLOWS = Follows((), (), None)
+NO_FOLLOWS = Follows((), (), None, _LIFTS)
 
 
 def read_follows(snapshot: Snapshot, preferences: Preferences) -> Follows:
@@ -131,7 +174,8 @@ def read_follows(snapshot: Snapshot, preferences: Preferences) -> Follows:
     names = followed_names(preferences)
     if not names:
         return NO_FOLLOWS
-    return Follows(names, tuple(bits_of(snapshot.catalogue, name) for name in names), snapshot)
+    bits = tuple(bits_of(snapshot.catalogue, name) for name in names)
+    return Follows(names, bits, snapshot, _LIFTS)
 
 
 def _first_of_each(values: Rows) -> npt.NDArray[np.intp]:
