@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -40,12 +40,13 @@ class FoldedUser:
     history: F32
     confidence: F32
 
-    def contributions(self, factors: F32) -> F32:
-        """Split scores into what each item of the history gave to them.
+    def losses(self, factors: F32) -> F32:
+        """Return how far scores fall when one item of the history is taken away.
 
-        The score of an item with factors ``y`` is linear in the right-hand side of the normal
-        equations: ``x . y = sum_i (1 + c_i) y_i . (A^-1 y)``. Each term is the contribution of one
-        history item (section 5 of the paper).
+        Exactly, not to first order: without item ``i`` the normal equations are other ones too.
+        With ``x = A^-1 b`` they lose ``c_i y_i y_i'`` and ``(1 + c_i) y_i``, so by the formula of
+        Sherman and Morrison the score of an item with factors ``y`` falls by ``(y . A^-1 y_i)
+        (1 + c_i - c_i x . y_i) / (1 - c_i y_i . A^-1 y_i)``.
 
         Parameters
         ----------
@@ -55,12 +56,34 @@ class FoldedUser:
         Returns
         -------
         ndarray of float32, shape (k, m)
-            Contribution of history item ``i`` to the score of item ``j``; columns sum to the score.
+            By how much the score of item ``j`` falls without item ``i`` of the history.
         """
-        solved, _ = lapack.spotrs(self.cholesky, factors.T)
-        result: F32 = self.history @ solved
-        result *= (self.confidence + np.float32(1))[:, None]
+        mine, gains = self._gains(self.history, self.confidence)
+        theirs = blas.strsm(1.0, self.cholesky, factors.T, trans_a=1)
+        result: F32 = mine.T @ theirs
+        result *= gains[:, None]
         return result
+
+    def own_losses(self, positions: npt.NDArray[np.integer]) -> F32:
+        """Return how far the scores of history items fall without themselves, shape (m,).
+
+        Parameters
+        ----------
+        positions : ndarray of int, shape (m,)
+            Which of the history.
+        """
+        mine, gains = self._gains(self.history[positions], self.confidence[positions])
+        result: F32 = np.einsum("ij,ij->j", mine, mine) * gains
+        return result
+
+    def _gains(self, history: F32, confidence: F32) -> tuple[F32, F32]:
+        """Return ``U'^-1 y_i`` of some items in columns, and the factor of `losses` for each."""
+        mine: F32 = blas.strsm(1.0, self.cholesky, history.T, trans_a=1)
+        leverage = confidence * np.einsum("ij,ij->j", mine, mine)
+        wanted = confidence * (np.float32(1) - history @ self.vector) + np.float32(1)
+        # Below 1 by nature; rounding may take it there where next to nothing else is known.
+        gains: F32 = wanted / np.maximum(np.float32(1) - leverage, np.float32(1e-6))
+        return mine, gains
 
 
 class FoldIn:

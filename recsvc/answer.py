@@ -5,10 +5,11 @@ from typing import Any
 
 from feature_store.signals import FEATURES
 from recsvc.engine import Response
-from recsvc.explain import TEXTS, Reason, reasons
+from recsvc.explain import Reason, reasons
 from recsvc.filling import Chosen
 from recsvc.markets import market_of
 from recsvc.requests import RecommendationRequest
+from recsvc.words import Words, words
 
 MAX_SKIP = 0xFFFF
 
@@ -86,12 +87,13 @@ def answer(
             item["reason"]["followed"] = list(reason.followed)
     in_words = in_words or request.explain
     if request.fields or in_words:
+        spoken = words(request.context.get("language"))
         for item, chosen, reason in zip(items, response.chosen, why, strict=True):
             if request.fields:
                 document = snapshot.catalogue.item(chosen.row, market_of(request.context))
                 item["item"] = {name: document[name] for name in request.fields}
             if in_words:
-                item["reason"]["text"] = reason_text(response, reason)
+                item["reason"]["text"] = reason_text(response, reason, spoken)
             if request.explain:
                 item["journey"] = journey(response, chosen)
     return {
@@ -107,13 +109,26 @@ def answer(
     }
 
 
-def reason_text(response: Response, reason: Reason) -> str:
-    """Return a reason in words."""
+def reason_text(response: Response, reason: Reason, spoken: Words) -> str:
+    """Return a reason in words.
+
+    Parameters
+    ----------
+    response : Response
+        The answer that it belongs to.
+    reason : Reason
+        Why one item is in it.
+    spoken : Words
+        The language.
+    """
+    if reason.quiet:
+        return spoken.text("reasons_unnamed.quiet")
     catalogue = response.snapshot.catalogue
     items = [catalogue.item(row) for row in reason.rows]
-    names = ", ".join(str(item["title"] or item["item_id"]) for item in items)
-    text = TEXTS[reason.code]
-    return text.format(items=names) if names else text.removesuffix(" {items}")
+    names = [str(item["title"] or item["item_id"]) for item in items] or list(reason.followed)
+    if not names:
+        return spoken.text(f"reasons_unnamed.{reason.code}")
+    return spoken.text(f"reasons.{reason.code}", items=spoken.titles(names))
 
 
 def journey(response: Response, chosen: Chosen) -> dict[str, Any]:

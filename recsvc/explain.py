@@ -1,11 +1,12 @@
-"""Why an item stands in a list: the history item or the page item that contributed most.
+"""Why an item stands in a list: the history item or the page item that its score owes most to.
 
-Reasons are read from the computation, not guessed after it: a collaborative score is split exactly
-into the contributions of the history (``FoldedUser.contributions``), a blended score into those of
-its features.
+Reasons are read from the computation, not guessed after it. What sets a blended item apart from the
+other candidates names the source; and the history item that is named is the one without which the
+score would fall most (``recsvc/losses.py``). Where no item made it any higher, none is named; nor
+is one in a category that the site never names (``recsvc/naming.py``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,9 @@ import numpy.typing as npt
 from recsvc.engine import Response
 from recsvc.features import FEATURE_GROUPS, GROUPS
 from recsvc.filling import WEIGHED
-from recsvc.sources import Query
+from recsvc.losses import blend_losses, own_losses, page_losses, vector_losses
+from recsvc.naming import Naming
+from recsvc.sources import Candidates
 
 F32 = npt.NDArray[np.float32]
 
@@ -29,21 +32,6 @@ CODES = {
     "pinned": "pinned",
 }
 """The reason code of each source."""
-
-TEXTS = {
-    "because_you_bought": "Because you bought {items}",
-    "because_you_viewed": "Because you looked at {items}",
-    "buy_again": "You bought this before",
-    "bought_together": "Often bought together with {items}",
-    "similar_to": "Similar to {items}",
-    "trending": "Trending now",
-    "popular": "Popular right now",
-    "new_arrival": "New",
-    "followed": "Because of your interests",
-    "pinned": "Picked by the shop",
-}
-"""What each reason says in English; ``{items}`` are titles."""
-
 
 _GROUP_SUMS = np.stack([group == FEATURE_GROUPS for group in range(1, len(GROUPS))]).astype(
     np.float32
@@ -64,38 +52,35 @@ class Reason(NamedTuple):
         Catalogue rows of the items that the reason names.
     followed : tuple of str
         Brands and categories that the reason names: what the person follows, or is interested in.
+    quiet : bool
+        Whether no more is to be said than that the item is recommended.
     """
 
     source: str
     code: str
     rows: tuple[int, ...] = ()
     followed: tuple[str, ...] = ()
+    quiet: bool = False
 
 
 def reasons(response: Response) -> list[Reason]:
     """Return the reason of each chosen item, in order."""
-    query = response.query
     sources, followed = _sources(response)
-    collaborative = [
-        chosen.row
-        for at, (chosen, source) in enumerate(zip(response.chosen, sources, strict=True))
-        if source == "collaborative" and at not in followed
-    ]
-    contributors = iter(_contributors(query, collaborative) if collaborative else ())
-    found: list[Reason] = []
-    for at, (chosen, source) in enumerate(zip(response.chosen, sources, strict=True)):
-        if at in followed:
-            names = query.followed.names_of(chosen.row)
-            found.append(Reason(source, "followed", (), names))
-        elif source == "collaborative":
-            found.append(next(contributors))
-        elif source == "repeat":
-            found.append(Reason(source, "buy_again", (chosen.row,)))
-        elif source in ("together", "similar"):
-            found.append(_neighbour_reason(query, source, chosen.row))
+    alike: dict[str, list[int]] = {}
+    for at, source in enumerate(sources):
+        alike.setdefault("followed" if at in followed else source, []).append(at)
+    found: dict[int, Reason] = {}
+    for kind, places in alike.items():
+        if kind == "followed":
+            why = _by_follow(response, places, sources)
+        elif (explain := _BY_KIND.get(kind)) is not None:
+            why = explain(response, places)
         else:
-            found.append(Reason(source, CODES[source]))
-    return found
+            why = [Reason(kind, CODES[kind])] * len(places)
+        found.update(zip(places, why, strict=True))
+    ordered = [found[at] for at in range(len(sources))]
+    naming = Naming(response.snapshot.catalogue, response.snapshot.site.privacy.never_named)
+    return _without_unnamed(response, ordered, naming) if naming else ordered
 
 
 def sources_of(response: Response) -> list[str]:
@@ -191,50 +176,105 @@ def _lifted_by(shown: F32, new: F32, weights: F32) -> F32:
     return lifted
 
 
-def _contributors(query: Query, rows: Sequence[int]) -> list[Reason]:
-    """Name the history item that gave most to each collaborative score, or to each topic's."""
-    model, history = query.snapshot.model, query.history
-    positions = _by_vector(query, rows)
-    if query.topics is not None:
-        for row in rows:
-            most = query.topics.contributor(model.category_codes, history, row)
-            if most is not None:
-                positions[row] = most
-    found = []
-    for row in rows:
-        position = positions.get(row)
-        if position is None:
-            if query.start is not None and query.start.interests is not None:
-                found.append(Reason("collaborative", "followed", (), query.start.names_of(row)))
-            else:
-                found.append(Reason("collaborative", CODES["popular"]))
+def _by_history(response: Response, places: Sequence[int]) -> list[Reason]:
+    """Name the history item without which each score would fall most."""
+    query, history = response.query, response.query.history
+    found: dict[int, Reason] = {}
+    for candidates, some in _by_candidates(response, places):
+        rows = np.array([response.chosen[at].row for at in some])
+        if len(history.rows) == 0:
+            found.update((at, _by_start(response, at)) for at in some)
             continue
-        code = "because_you_bought" if history.bought[position] else "because_you_viewed"
-        found.append(Reason("collaborative", code, (int(history.rows[position]),)))
-    return found
+        if candidates.features is None:
+            losses = vector_losses(query, rows, logs=False)
+        else:
+            losses = blend_losses(query, rows)
+        most = np.argmax(losses, axis=0)
+        for number, (at, position) in enumerate(zip(some, most.tolist(), strict=True)):
+            if losses[position, number] <= 0:
+                found[at] = Reason("collaborative", CODES["popular"])
+                continue
+            code = "because_you_bought" if history.bought[position] else "because_you_viewed"
+            found[at] = Reason("collaborative", code, (history.rows.item(position),))
+    return [found[at] for at in places]
 
 
-def _by_vector(query: Query, rows: Sequence[int]) -> dict[int, int]:
-    """Return the position of the history item that gave most to the score of each row."""
-    if query.folded is None:
-        return {}
-    placed, factors = query.snapshot.model.placed(np.array(rows))
-    best = np.argmax(query.folded.contributions(factors), axis=0)
-    return dict(zip(placed.tolist(), query.folded_positions[best].tolist(), strict=True))
+def _by_start(response: Response, at: int) -> Reason:
+    """Return why somebody without a history sees an item."""
+    start = response.query.start
+    if start is None or start.interests is None:
+        return Reason("collaborative", CODES["popular"])
+    return Reason("collaborative", "followed", (), start.names_of(response.chosen[at].row))
 
 
-def _neighbour_reason(query: Query, source: str, row: int) -> Reason:
-    """Name the page item, or else the history item, whose neighbour the item is."""
-    model = query.snapshot.model
-    near = query.about if len(query.about) else query.history.rows
-    if source == "similar" or not model.n_items:
-        return Reason(source, CODES[source], tuple(query.about[:1].tolist()))
-    model_rows = model.rows_of(near)
-    known = np.flatnonzero(model_rows >= 0)
-    (wanted,) = model.rows_of(np.array([row]))
-    hits = model.arrays["together_rows"][model_rows[known]] == wanted
-    scores = (hits * model.arrays["together_scores"][model_rows[known]]).max(axis=1)
-    if len(scores) == 0 or scores.max() <= 0:
-        return Reason(source, CODES[source], tuple(query.about[:1].tolist()))
-    best = known[int(np.argmax(scores))]
-    return Reason(source, CODES[source], (int(near[best]),))
+def _by_itself(response: Response, places: Sequence[int]) -> list[Reason]:
+    """Name what was bought before, if that makes its score any higher."""
+    found: dict[int, Reason] = {}
+    for candidates, some in _by_candidates(response, places):
+        rows = [response.chosen[at].row for at in some]
+        if candidates.features is None:
+            # An item is due by nothing but its own purchases.
+            helps = [response.chosen[at].score > 0 for at in some]
+        else:
+            positions = [response.chosen[at].position for at in some]
+            features = candidates.features[:, positions]
+            helps = (own_losses(response.query, np.array(rows), features) > 0).tolist()
+        for at, row, named in zip(some, rows, helps, strict=True):
+            found[at] = Reason("repeat", "buy_again", (row,) if named else ())
+    return [found[at] for at in places]
+
+
+def _by_page(response: Response, places: Sequence[int]) -> list[Reason]:
+    """Name the page's item without which each score would fall most."""
+    query = response.query
+    source = response.chosen[places[0]].candidates.source
+    rows = np.array([response.chosen[at].row for at in places])
+    retrieved = any(one.name == source for one in response.placement.sources)
+    losses = page_losses(query, source, rows, retrieved=retrieved or source == "together")
+    code = CODES[source]
+    if len(losses) == 0:
+        return [Reason(source, code)] * len(places)
+    most = np.argmax(losses, axis=0)
+    helps = losses[most, np.arange(len(rows))] > 0
+    return [
+        Reason(source, code, (row,) if named else ())
+        for row, named in zip(query.about[most].tolist(), helps.tolist(), strict=True)
+    ]
+
+
+def _by_follow(response: Response, places: Sequence[int], sources: Sequence[str]) -> list[Reason]:
+    """Name the brands and categories that somebody follows."""
+    names_of = response.query.followed.names_of
+    return [Reason(sources[at], "followed", (), names_of(response.chosen[at].row)) for at in places]
+
+
+_BY_KIND: dict[str, Callable[[Response, Sequence[int]], list[Reason]]] = {
+    "collaborative": _by_history,
+    "repeat": _by_itself,
+    "together": _by_page,
+    "similar": _by_page,
+}
+
+
+def _by_candidates(
+    response: Response, places: Sequence[int]
+) -> Iterator[tuple[Candidates, list[int]]]:
+    """Yield the candidates that some items were chosen from, with the places of those."""
+    found: dict[int, list[int]] = {}
+    for at in places:
+        found.setdefault(id(response.chosen[at].candidates), []).append(at)
+    for some in found.values():
+        yield response.chosen[some[0]].candidates, some
+
+
+def _without_unnamed(response: Response, found: list[Reason], naming: Naming) -> list[Reason]:
+    """Return reasons that name nothing that must not be named."""
+    named = []
+    for chosen, reason in zip(response.chosen, found, strict=True):
+        if naming.may_name(chosen.row):
+            rows = tuple(row for row in reason.rows if naming.may_name(row))
+            followed = tuple(name for name in reason.followed if naming.may_name_category(name))
+            named.append(reason._replace(rows=rows, followed=followed))
+        else:
+            named.append(reason._replace(rows=(), followed=(), quiet=True))
+    return named

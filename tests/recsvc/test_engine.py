@@ -1,6 +1,5 @@
 """The laws of the engine on a small shop whose answers are known."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,36 +188,6 @@ def test_taste_is_recognised(snapshot: Snapshot) -> None:
         ]
         assert len(collaborative) >= 5
         assert all(row % N_TASTES == taste for row in collaborative)
-
-
-def test_the_named_item_contributed_most(snapshot: Snapshot) -> None:
-    purchases = [(7, 2), (7, 20), (11, 3), (15, 50), (20, 8), (24, 1)]
-    state = bought(*purchases)
-    request = RecommendationRequest(limit=20)
-    response = recommend(snapshot, state, NO_PREFERENCES, request, NOW_S)
-    weights = dict(
-        zip(response.query.history.rows.tolist(), response.query.history.weights, strict=True)
-    )
-    fold_in = snapshot.model.fold_in
-    assert fold_in is not None
-    checked = 0
-    for chosen, reason in zip(response.chosen, reasons(response), strict=True):
-        if reason.source != "collaborative":
-            continue
-        factors = snapshot.model.arrays["item_factors"][snapshot.model.model_rows[chosen.row]]
-        folded = response.query.folded
-        assert folded is not None
-        parts = folded.contributions(factors[None, :])[:, 0]
-        assert np.isclose(parts.sum(), factors @ folded.vector, atol=1e-5)
-        scores_without = {}
-        for left_out in weights:
-            kept = np.array([row for row in weights if row != left_out], dtype=np.int32)
-            rest = np.array([weights[row] for row in kept.tolist()], dtype=np.float32)
-            vector = fold_in.solve(snapshot.model.model_rows[kept], rest).vector
-            scores_without[left_out] = float(factors @ vector)
-        assert reason.rows == (min(scores_without, key=lambda row: scores_without[row]),)
-        checked += 1
-    assert checked >= 5
 
 
 def test_a_new_customer_and_an_unknown_page_are_normal(snapshot: Snapshot) -> None:

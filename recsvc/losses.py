@@ -1,0 +1,299 @@
+"""What the score of an item would lose without one item of the history: what reasons rest on.
+
+Computed, not estimated: the score of a new item depends on the history by the folded-in vector and
+by how much was bought in its category (or of what falls under its topic), and both have a closed
+form for "the same without that item". The score of an item that was bought depends on no other
+item; without itself it would be a new one. Tests take each item out of the state and ask the engine
+again.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.signals import FEATURES
+from recsvc.features import LEAST_SCORE, UNSOLD_SHARE, taste_weights
+from recsvc.query import Query
+from recsvc.sources import SAME_CATEGORY, SAME_DEPARTMENT
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.integer]
+Mask = npt.NDArray[np.bool_]
+Losses = npt.NDArray[np.floating]
+
+_GROWTH, _POPULARITY, _COLLABORATIVE, _AFFINITY = map(
+    FEATURES.index, ("growth", "popularity_recent", "collaborative", "category_affinity")
+)
+_PSEUDO = 2.0
+"""Pseudo-purchases of both affinities."""
+
+
+class Counted(NamedTuple):
+    """How an affinity counts: ``log((sum of the weights inside + pseudo) / (all weights + 2))``.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (p,)
+        Catalogue rows of what is counted, ascending.
+    weights : ndarray of float64, shape (p,)
+        What each counts.
+    inside : ndarray of bool, shape (p, m)
+        Whether it counts for each item.
+    pseudo : ndarray of float, shape (m,)
+        What each item has from the start, twice its share among everybody.
+    varies : ndarray of bool, shape (m,)
+        Whether the item's affinity depends on the history at all.
+    """
+
+    rows: Ints
+    weights: F64
+    inside: Mask
+    pseudo: F32
+    varies: Mask
+
+
+def blend_losses(query: Query, rows: Ints) -> Losses:
+    """Return how far blended scores of items that were not bought fall without each history item.
+
+    Parameters
+    ----------
+    query : Query
+        With the person's history of h items.
+    rows : ndarray of int, shape (m,)
+        Catalogue rows.
+
+    Returns
+    -------
+    ndarray of float, shape (h, m)
+        Negative where the score would rise.
+    """
+    weights = query.weights
+    losses = vector_losses(query, rows, logs=True)
+    losses *= weights[_COLLABORATIVE]
+    counted = _counted(query, rows)
+    change = _affinity_losses(counted) * weights[_AFFINITY]
+    history = query.history.rows
+    if counted.rows is history:
+        losses += change
+    elif len(history):
+        # What is disliked counts as a purchase, but nobody is told that it is why.
+        at, known = _found(history, counted.rows)
+        losses[at[known]] += change[known]
+    return losses
+
+
+def vector_losses(query: Query, rows: Ints, *, logs: bool) -> Losses:
+    """Return how far the scores by the folded-in vector fall, shape (h, m).
+
+    Parameters
+    ----------
+    query : Query
+        With the person's history of h items.
+    rows : ndarray of int, shape (m,)
+        Catalogue rows.
+    logs : bool
+        Whether of their logarithms, as the blend has them.
+    """
+    n_history, folded = len(query.history.rows), query.folded
+    if folded is None:
+        return np.zeros((n_history, len(rows)), dtype=np.float32)
+    placed, factors = query.snapshot.model.placed(rows)
+    if len(placed) == 0:
+        return np.zeros((n_history, len(rows)), dtype=np.float32)
+    found = folded.losses(factors)
+    if logs:
+        scores = factors @ folded.vector
+        found = _log_scores(scores) - _log_scores(scores - found)
+    if len(query.known_history[0]) == n_history and len(placed) == len(rows):
+        return found
+    losses = np.zeros((n_history, len(rows)), dtype=np.float32)
+    losses[query.folded_positions[:, None], np.flatnonzero(np.isin(rows, placed))] = found
+    return losses
+
+
+def own_losses(query: Query, rows: Ints, features: F32) -> F64:
+    """Return how far the scores of bought items fall when they are taken out of the history.
+
+    Without its purchases an item would be scored as a new one.
+
+    Parameters
+    ----------
+    query : Query
+        With the person's history.
+    rows : ndarray of int, shape (m,)
+        Catalogue rows of bought items.
+    features : ndarray of float32, shape (F, m)
+        Their features.
+
+    Returns
+    -------
+    ndarray of float64, shape (m,)
+        Where all are certainly above 0, a lower bound, which costs half as much.
+    """
+    weights = query.weights
+    losses: F64 = (weights[:_GROWTH] @ features[:_GROWTH]).astype(np.float64)
+    losses -= weights[_POPULARITY] * _popularity(query, rows)
+    losses -= weights[_COLLABORATIVE] * _log_scores(_scores_without(query, rows))
+    affinity = float(weights[_AFFINITY])
+    if affinity >= 0 and query.topics is None:
+        model = query.snapshot.model
+        # At most all purchases are of the item's category.
+        most = -np.log(model.category_share[model.category_codes[rows]])
+        certain: F64 = losses - affinity * np.maximum(most, 0)
+        if certain.min() > 0:
+            return certain
+    return losses - affinity * _affinity_without(_counted(query, rows), rows)
+
+
+def page_losses(query: Query, source: str, rows: Ints, *, retrieved: bool) -> Losses:
+    """Return how far the scores of items fall without each item of the page, shape (a, m).
+
+    Parameters
+    ----------
+    query : Query
+        With a page of a items.
+    source : {"together", "similar"}
+        What the items come from.
+    rows : ndarray of int, shape (m,)
+        Catalogue rows.
+    retrieved : bool
+        Whether they are the source's own, not scored by the mean of the page alone.
+    """
+    if len(query.about) == 0 or query.snapshot.model.n_items == 0:
+        return np.zeros((0, len(rows)), dtype=np.float32)
+    if not retrieved:
+        return _cosines(query, rows)
+    scores = _in_table(query, source, rows)
+    if source == "together":
+        return scores
+    absent = ~scores.any(axis=0)
+    if absent.any():
+        scores[:, absent] = _cosines(query, rows[absent])
+    whole = np.ones(len(rows), dtype=np.float32)
+    without = np.ones(scores.shape, dtype=np.float32)
+    model = query.snapshot.model
+    for codes, weight in (
+        (model.category_codes, SAME_CATEGORY),
+        (model.department_codes, SAME_DEPARTMENT),
+    ):
+        mine = codes[query.about]
+        alike = (mine[:, None] == codes[rows]) & (mine > 0)[:, None]
+        n_alike = alike.sum(axis=0)
+        whole += weight * (n_alike > 0)
+        without += weight * (n_alike - alike > 0)
+    total = scores.sum(axis=0)
+    losses: F32 = total * whole - (total - scores) * without
+    return losses
+
+
+def _in_table(query: Query, source: str, rows: Ints) -> F32:
+    """Return what the table of neighbours says of each of the page's items and each other one."""
+    model = query.snapshot.model
+    about, wanted = model.rows_of(query.about), model.rows_of(rows)
+    neighbours = model.arrays[f"{source}_rows"][about]
+    scores = model.arrays[f"{source}_scores"][about] * (about >= 0)[:, None]
+    hits = (neighbours[:, :, None] == wanted) & (wanted >= 0)
+    found: F32 = np.einsum("akm,ak->am", hits, scores)
+    return found
+
+
+def _cosines(query: Query, rows: Ints) -> F32:
+    """Return what each of the page's items gives to the nearness of each other one."""
+    found = np.zeros((len(query.about), len(rows)), dtype=np.float32)
+    model = query.snapshot.model
+    about, directions = model.placed(query.about)
+    placed, factors = model.placed(rows)
+    if len(about) and len(placed):
+        directions = directions / np.maximum(np.linalg.norm(directions, axis=1), 1e-9)[:, None]
+        lengths = np.maximum(np.linalg.norm(factors, axis=1), 1e-9)
+        on_page, among = np.isin(query.about, about), np.isin(rows, placed)
+        found[np.ix_(on_page, among)] = (directions @ factors.T) / lengths
+    return found
+
+
+def _log_scores(scores: F32) -> F32:
+    logs: F32 = np.log(np.maximum(scores, 0) + LEAST_SCORE)
+    return logs
+
+
+def _popularity(query: Query, rows: Ints) -> F32:
+    """Return the feature of that name that bought items would have as new ones."""
+    model, topics = query.snapshot.model, query.topics
+    if topics is not None:
+        logs = np.append(np.log(topics.share), np.log(topics.share).mean())
+        found: F32 = logs[topics.at(rows)]
+        return found
+    found = model.constants[model.model_rows[rows], 1]
+    if len(model.cold.rows):
+        at = model.cold.at(rows)
+        found = np.where(at >= 0, model.cold.popularity[at], found)
+    return found
+
+
+def _scores_without(query: Query, rows: Ints) -> F32:
+    """Return the score of each history item by the vector of the history without it."""
+    folded, history = query.folded, query.history
+    scores = np.zeros(len(rows), dtype=np.float32)
+    if folded is None:
+        return scores
+    at, known = _found(history.rows, rows)
+    if len(query.known_history[0]) < len(history.rows):
+        place = np.full(len(history.rows), -1)
+        place[query.folded_positions] = np.arange(len(query.folded_positions))
+        at = place[at]
+        known &= at >= 0
+    at = at[known]
+    if len(at):
+        scores[known] = folded.history[at] @ folded.vector - folded.own_losses(at)
+    return scores
+
+
+def _found(rows: Ints, wanted: Ints) -> tuple[Ints, Mask]:
+    """Return where rows stand among others, which are ascending and not none, and whether."""
+    at = np.minimum(np.searchsorted(rows, wanted), len(rows) - 1)
+    return at, rows[at] == wanted
+
+
+def _counted(query: Query, rows: Ints) -> Counted:
+    """Return what the affinity of each of some items counts."""
+    model, history, topics = query.snapshot.model, query.history, query.topics
+    codes = model.category_codes
+    if topics is not None:
+        topic = topics.at(rows)
+        inside = (topics.of_code[codes[history.rows]][:, :, None] == topic).any(axis=1)
+        weights = np.log(history.weights + np.float32(1))
+        share, varies = topics.share[topic], topic >= 0
+        return Counted(history.rows, weights.astype(np.float64), inside, _PSEUDO * share, varies)
+    bought = history.purchases
+    wanted = codes[rows]
+    share, varies = model.category_share[wanted], wanted != 0
+    if len(model.cold.rows):
+        varies &= (model.cold.at(rows) < 0) | (share >= UNSOLD_SHARE)
+    inside = codes[bought.rows][:, None] == wanted
+    weights = taste_weights(bought)
+    return Counted(bought.rows, weights.astype(np.float64), inside, _PSEUDO * share, varies)
+
+
+def _affinity_losses(counted: Counted) -> F64:
+    """Return how far the affinities fall without what is counted, shape (p, m)."""
+    weights, pseudo = counted.weights, counted.pseudo
+    total = weights.sum() + _PSEUDO
+    found: F64 = np.log1p(-weights / total)[:, None] * counted.varies
+    at, item = np.nonzero(counted.inside & counted.varies)
+    mine = weights[at]
+    sums = np.bincount(item, mine, minlength=len(pseudo))[item]
+    left = np.maximum(sums - mine, 0)
+    found[at, item] += np.log(sums + pseudo[item]) - np.log(left + pseudo[item])
+    return found
+
+
+def _affinity_without(counted: Counted, rows: Ints) -> F64:
+    """Return the affinity of each of some items that are counted without its own weight."""
+    at, known = _found(counted.rows, rows)
+    own = np.where(known, counted.weights[at], 0)
+    item = np.arange(len(rows))
+    sums = counted.weights @ counted.inside - own * counted.inside[at, item]
+    ratio = (np.maximum(sums, 0) + counted.pseudo) / (counted.weights.sum() - own + _PSEUDO)
+    return np.where(counted.varies, np.log(ratio / counted.pseudo * _PSEUDO), 0)
