@@ -73,6 +73,11 @@ def shown_rows(event: Event, row: int | None) -> list[int]:
     return [row] if row is not None and event.type is EventType.IMPRESSION else []
 
 
+def person_column() -> pl.Expr:
+    """Return whose each event of a log is (``schema.person_of``), as the column ``person``."""
+    return pl.coalesce("u:" + pl.col("user_id"), "a:" + pl.col("anonymous_id")).alias("person")
+
+
 def fact_frame(events: pl.DataFrame, rows: Mapping[str, int]) -> pl.DataFrame:
     """Return `facts_of` all events of a log, as ``state.fold_frame`` reads them.
 
@@ -89,7 +94,7 @@ def fact_frame(events: pl.DataFrame, rows: Mapping[str, int]) -> pl.DataFrame:
     DataFrame
         ``person`` (str), ``row`` (u32), ``type`` (u8) and ``t_s`` (u32).
     """
-    person = pl.coalesce("u:" + pl.col("user_id"), "a:" + pl.col("anonymous_id")).alias("person")
+    person = person_column()
     at_s = (pl.col("timestamp").dt.epoch("ms") // 1000).cast(pl.UInt32).alias("t_s")
     row_of = pl.DataFrame(
         {"item_id": list(rows), "row": list(rows.values())}, {"item_id": str, "row": pl.UInt32}

@@ -1,7 +1,8 @@
 """Adding imported events, which stand in the log already, to the states of their people.
 
 An import goes to each person once, however often it is applied: a marker says who has had it, and
-is written together with the state.
+is written together with the state. What was forgotten of a person since the import began is left
+out: the script compares what is forgotten with what the facts were made from.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,15 @@ from redis.exceptions import RedisError
 
 from feature_store import keys, scripts
 from feature_store.errors import StoreUnavailableError
-from feature_store.facts import PersonFacts, fact_frame, people_of
+from feature_store.facts import PersonFacts, fact_frame, people_of, person_column
+from feature_store.forgetting import Forgetting
+from feature_store.forgotten import Cut
+from feature_store.impressions import HOUR_S, NO_IMPRESSIONS
 from feature_store.merging import Merger
 from feature_store.person_values import added, comparing, touched
 from feature_store.row_store import RowStore
 from feature_store.script_runner import ScriptRunner
+from feature_store.state import EMPTY_STATE
 
 CHUNK = 256
 
@@ -34,17 +39,27 @@ class ImportWriter:
         Gives rows to items.
     merger : Merger
         Completes merges that were begun, before a visitor who became a user is written to.
+    forgetting : Forgetting
+        Says who is forgotten.
     """
 
-    def __init__(self, redis: "Redis", rows: RowStore, merger: Merger) -> None:
+    def __init__(
+        self, redis: "Redis", rows: RowStore, merger: Merger, forgetting: Forgetting
+    ) -> None:
         # redis-py types the commands of a pipeline, which return at once, like those of a client.
         self._redis: Any = redis
         self._rows = rows
         self._merger = merger
+        self._forgetting = forgetting
         self._scripts = ScriptRunner(redis)
 
     async def apply(
-        self, import_id: str, events: pl.DataFrame, progress: Callable[[int, int], None]
+        self,
+        import_id: str,
+        events: pl.DataFrame,
+        progress: Callable[[int, int], None],
+        *,
+        kept: bool = False,
     ) -> None:
         """Add imported events, which are in the log already, to what is known of their people.
 
@@ -57,6 +72,8 @@ class ImportWriter:
             ``timestamp`` and, where there is feedback, ``extra`` (JSON with what was said).
         progress : callable
             Called with the number of people done and the number of all.
+        kept : bool
+            Whether what is forgotten was left out already, and merges were repeated since.
 
         Raises
         ------
@@ -71,7 +88,7 @@ class ImportWriter:
             while chunk := list(islice(people, CHUNK)):
                 pending = chunk
                 while pending:
-                    pending = await self._add_states(import_id, pending)
+                    pending = await self._add_states(import_id, pending, None if kept else events)
                 done += len(chunk)
                 progress(done, n_people)
         except (RedisError, OSError) as error:
@@ -90,26 +107,67 @@ class ImportWriter:
         rows = await self._rows.rows_of(item_ids)
         return fact_frame(events, dict(zip(item_ids, rows, strict=True)))
 
-    async def _add_states(self, import_id: str, people: list[PersonFacts]) -> list[PersonFacts]:
+    async def _add_states(
+        self, import_id: str, people: list[PersonFacts], events: pl.DataFrame | None
+    ) -> list[PersonFacts]:
         """Add to each person's values; return those whose values changed in between."""
         targets = await self._targets(import_id, [one.person for one in people])
         people = [one for one in people if one.person in targets]
-        names = [touched(targets[one.person], one) for one in people]
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for mine in names:
-                pipeline.mget(mine)
-            read = await pipeline.execute()
+        owners = await self._forgetting.guards([targets[one.person] for one in people])
+        if events is not None:
+            own = await self._forgetting.guards([one.person for one in people])
+            kept = await self._without_forgotten(people, [guard.cut for guard in own], events)
+        else:
+            kept = people
+        names = [touched(targets[one.person], one) for one in kept]
+        read = await self._values(names)
         calls: list[tuple[list[str], list[bytes | str | int]]] = []
-        for one, mine, values in zip(people, names, read, strict=True):
+        for one, mine, values, guard in zip(kept, names, read, owners, strict=True):
             target = targets[one.person]
             changed = added(target, dict(zip(mine, values, strict=True)), one)
             call_names, arguments = comparing(changed)
             marker = keys.import_marker(keys.shard_of(target), import_id)
-            call_names += [marker, keys.link(target)]
-            arguments += [keys.IMPORT_MARKER_TTL_S, one.person]
+            call_names += [guard.key, marker, keys.link(target)]
+            arguments += [*guard.arguments(), keys.IMPORT_MARKER_TTL_S, one.person]
             calls.append((call_names, arguments))
         outcomes = await self._scripts.run(scripts.APPLY_IMPORT, calls)
         return [one for one, wrote in zip(people, outcomes, strict=True) if not wrote]
+
+    async def _values(self, names: list[list[str]]) -> list[list[bytes | None]]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for mine in names:
+                if mine:
+                    pipeline.mget(mine)
+            found = iter(await pipeline.execute())
+        return [next(found) if mine else [] for mine in names]
+
+    async def _without_forgotten(
+        self, people: list[PersonFacts], cuts: list[Cut], events: pl.DataFrame
+    ) -> list[PersonFacts]:
+        """Make the facts of who is forgotten again, from the events that are not."""
+        before = {
+            one.person: cut.before_ms
+            for one, cut in zip(people, cuts, strict=True)
+            if _oldest_ms(one) < cut.before_ms
+        }
+        if not before:
+            return people
+        table = pl.DataFrame(
+            {"person": list(before), "before": list(before.values())},
+            {"person": pl.String, "before": pl.Int64},
+        )
+        late = (
+            events.with_columns(person_column())
+            .join(table, on="person")
+            .filter(pl.col("timestamp").dt.epoch("ms") >= pl.col("before"))
+        )
+        made = {one.person: one for one in people_of(await self._facts(late.drop("before")))}
+        return [
+            made.get(one.person, PersonFacts(one.person, EMPTY_STATE, NO_IMPRESSIONS))
+            if one.person in before
+            else one
+            for one in people
+        ]
 
     async def _targets(self, import_id: str, people: list[str]) -> dict[str, str]:
         """Return to whose state each person's import goes; without those who have had it.
@@ -133,3 +191,11 @@ class ImportWriter:
             if had_it:
                 del targets[visitor]
         return targets
+
+
+def _oldest_ms(one: PersonFacts) -> int:
+    """Return a time before which no event that a person's facts are made of can lie."""
+    times_s = [int(one.state.first_s.min())] if len(one.state.rows) else []
+    if len(one.impressions.rows):
+        times_s.append(int(one.impressions.hours.min()) * HOUR_S)
+    return 1000 * min(times_s, default=0)

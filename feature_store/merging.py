@@ -4,11 +4,13 @@ The two may live on two nodes, so no script can do it at once. Four steps do, ea
 script on one shard, or a read:
 
 1. **Seal** (visitor's shard): set the link ``l:`` to ``>TIME u:USER`` unless there is one, and
-   append the merge to the visitor's stream. From now on nobody writes to the visitor's state: the
-   scripts that append events and imports refuse when there is a link, and their callers follow it.
+   append the merge to the visitor's stream. The user's journal ``m:`` is told before (``?``), so
+   that an erasure of the user finds the visitor. From now on nobody writes to the visitor's state:
+   the scripts that append events and imports refuse when there is a link, and their callers follow
+   it.
 2. **Read** the visitor's state, impressions, preferences and remembered event ids. They change no
    more.
-3. **Absorb** (user's shard): if the journal ``m:`` of the user does not name the visitor yet, set
+3. **Absorb** (user's shard): if the journal ``m:`` of the user has no TIME of the visitor yet, set
    the user's facts to the sum of both, the preferences to the stricter of both, add the event ids
    (under digests of their own, so that the visitor's ``e1`` is not the user's ``e1``) and write the
    name and TIME into the journal, all in one compare-and-set.
@@ -19,7 +21,7 @@ visitor's keys; whoever comes next - a second call, or the visitor's next event 
 does 2 to 4 first. It must: before 3 the user's ids do not contain the visitor's, so an event that
 is sent again would count twice. After 3 the journal turns a second absorption into nothing, whoever
 does it and however late. 4 is one script, and only deletes what 3 has stored. Two who help at the
-same time do the same.
+same time do the same. Who was erased between 1 and 3 takes the visitor along (``forgetting``).
 
 In the log a merge is a row of type ``merge`` with both ids. It is appended in step 1, so it is
 there exactly if the link is; `merged_people` repeats all merges over a log, in any order, and gives
@@ -30,7 +32,6 @@ somebody else (`ConflictError`).
 """
 
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,18 +43,22 @@ from redis.exceptions import RedisError
 from feature_store import impressions, keys, scripts
 from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
 from feature_store.facts import PersonFacts
+from feature_store.forgetting import AHEAD, Forgetting
+from feature_store.forgotten import epoch_ms
+from feature_store.links import ROW_TYPE, Link, linked_digest, read_link
 from feature_store.people import person_change
 from feature_store.person_values import Value, added, comparing, touched
 from feature_store.preferences import document_of, read_preferences, stricter
 from feature_store.schema import format_time, person_of
 from feature_store.state import join, unpack
 
-ROW_TYPE = "merge"
-"""The ``type`` of a merge in streams and log; it is no event."""
-SEALED, CLEARED = b">", b"="
 ATTEMPTS = 50
+_ABOUT_TO = "?"
+"""What the journal says of a visitor who is not absorbed yet, and perhaps not even sealed."""
 _DAY_S = 86_400
 _SORTED = orjson.OPT_SORT_KEYS
+
+__all__ = ["ROW_TYPE", "Link", "Merger", "linked_digest", "merged_people", "read_link"]
 
 _SEAL = """
 local link = redis.call('GET', KEYS[1])
@@ -61,6 +66,10 @@ if link then return link end
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('XADD', KEYS[2], '*', 'e', ARGV[2])
 return 'new'
+"""
+_RETRACT = """
+if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+return 1
 """
 _CLEAR = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -74,58 +83,6 @@ return 1
 """Keys: link, preferences, the shard's stream of changes and its index of people, profile, and what
 else is deleted. Arguments: the link as it is and as it will be, the visitor, the change that says
 that the preferences are gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """Whose a visitor's events are.
-
-    Parameters
-    ----------
-    person : str
-        Key of the user, ``u:...``.
-    sealed_s : int or None
-        When the visitor's own state was sealed, in seconds since 1970; ``None`` once it has been
-        absorbed.
-    """
-
-    person: str
-    sealed_s: int | None
-
-    @property
-    def complete(self) -> bool:
-        """Whether the visitor's own state has been absorbed."""
-        return self.sealed_s is None
-
-    @property
-    def value(self) -> bytes:
-        """What the link key holds."""
-        if self.sealed_s is None:
-            return CLEARED + self.person.encode()
-        return SEALED + b"%d " % self.sealed_s + self.person.encode()
-
-
-def read_link(value: bytes | None) -> Link | None:
-    """Read the value of a link key; ``None`` for a visitor who is nobody else."""
-    if value is None:
-        return None
-    if value[:1] == CLEARED:
-        return Link(value[1:].decode(), None)
-    sealed_s, _, person = value[1:].partition(b" ")
-    return Link(person.decode(), int(sealed_s))
-
-
-def linked_digest(visitor: str, digest: bytes) -> bytes:
-    """Return the digest of a visitor's event id among those of the user.
-
-    Parameters
-    ----------
-    visitor : str
-        Key of the visitor, ``a:...``.
-    digest : bytes
-        Digest of trust class and event id.
-    """
-    return hashlib.blake2b(digest + visitor.encode(), digest_size=8).digest()
 
 
 def merged_people(log: pl.LazyFrame) -> pl.LazyFrame:
@@ -163,14 +120,18 @@ class Merger:
     ----------
     redis : Redis
         The client of the process.
+    forgetting : Forgetting, optional
+        Says who is forgotten; one of its own by default.
     """
 
-    def __init__(self, redis: "Redis") -> None:
+    def __init__(self, redis: "Redis", forgetting: Forgetting | None = None) -> None:
         # redis-py types each answer as everything that any of its clients could return.
         self._redis: Any = redis
+        self._forgetting = forgetting or Forgetting(redis)
         self._seal = redis.register_script(_SEAL)
         self._absorb = redis.register_script(scripts.ABSORB_VISITOR)
         self._clear = redis.register_script(_CLEAR)
+        self._retract = redis.register_script(_RETRACT)
 
     async def merge(self, user_id: str, anonymous_id: str, now: datetime) -> bool:
         """Join a visitor to a user, or complete what was begun.
@@ -198,15 +159,17 @@ class Merger:
         assert visitor is not None
         assert user is not None
         try:
+            # First, so that an erasure of the user finds the visitor, absorbed or not.
+            await self._redis.hsetnx(keys.merges(user), visitor, _ABOUT_TO)
             link = await self._seal_visitor(user_id, anonymous_id, now)
             if link.person != user:
+                await self._retract(keys=[keys.merges(user)], args=[visitor, _ABOUT_TO])
                 raise ConflictError("the visitor has signed in as another user before")
             if link.complete:
                 return False
-            await self.complete(visitor, link, now)
+            return await self.complete(visitor, link, now)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the merge is not complete: {error}") from error
-        return True
 
     async def _seal_visitor(self, user_id: str, anonymous_id: str, now: datetime) -> Link:
         visitor, user = f"a:{anonymous_id}", f"u:{user_id}"
@@ -223,12 +186,15 @@ class Merger:
             option=orjson.OPT_SORT_KEYS,
         )
         names = [keys.link(visitor), keys.events(keys.shard_of(visitor))]
-        mine = Link(user, int(now.timestamp()))
+        # To the millisecond, as the log has it: an erasure is before or after it in both.
+        mine = Link(user, epoch_ms(now))
         value: bytes = await self._seal(keys=names, args=[mine.value, body])
         return read_link(None if value == b"new" else value) or mine
 
     async def follow(self, visitor: str, value: bytes) -> str:
         """Return the user whom a visitor became, with the visitor's history in the user's.
+
+        It is the visitor, as somebody new, if the user was erased since and the visitor with them.
 
         Parameters
         ----------
@@ -244,11 +210,11 @@ class Merger:
         """
         link = read_link(value)
         assert link is not None
-        if not link.complete:
-            await self.complete(visitor, link, datetime.now(UTC))
+        if not link.complete and not await self.complete(visitor, link, datetime.now(UTC)):
+            return visitor
         return link.person
 
-    async def complete(self, visitor: str, link: Link, now: datetime) -> None:
+    async def complete(self, visitor: str, link: Link, now: datetime) -> bool:
         """Do what follows the sealing; harmless when others do it too.
 
         Parameters
@@ -260,17 +226,51 @@ class Merger:
         now : datetime
             What the time is.
 
+        Returns
+        -------
+        bool
+            Whether the visitor is the user now; not if the user was erased after the sealing, which
+            erases the visitor too.
+
         Raises
         ------
         OverloadedError
             If others changed the user faster than this could.
         """
-        if link.sealed_s is None:
-            return
+        if link.sealed_ms is None:
+            return True
         user, today = link.person, int(now.timestamp()) // _DAY_S
         days = [today - age for age in range(3)]
         theirs = [keys.deduplication(visitor, day) for day in days]
         own = [keys.hot(visitor), keys.rest(visitor), keys.impressions(visitor)]
+        for _ in range(ATTEMPTS):
+            (guard,) = await self._forgetting.guards([user])
+            if guard.cut.erased_ms > link.sealed_ms:
+                await self._forgetting.erase(visitor, ROW_TYPE)
+                return False
+            if guard.cut.before_ms > link.sealed_ms:
+                await self._forgetting.forget_taste(visitor, ROW_TYPE)
+            facts, chosen, remembered = await self._history(visitor, own, theirs)
+            values, change = await self._sum(user, facts, chosen)
+            names, arguments = comparing(values)
+            shard = keys.shard_of(user)
+            names += [guard.key, keys.merges(user)]
+            names += [*(keys.deduplication(user, day) for day in days), keys.people(shard)]
+            names.append(keys.person_changes(shard))
+            arguments += guard.arguments()
+            sealed_s = link.sealed_ms // 1000
+            arguments += [visitor, sealed_s, keys.DEDUPLICATION_TTL_S, user, change]
+            if await self._absorb(keys=names, args=arguments + remembered):
+                break
+        else:
+            raise OverloadedError("the user is written to by too many at once", 1.0)
+        await self._clear_visitor(visitor, link, [*own, *theirs])
+        return True
+
+    async def _history(
+        self, visitor: str, own: list[str], theirs: list[str]
+    ) -> tuple[PersonFacts, bytes | None, list[bytes | str | int]]:
+        """Return what a sealed visitor brings: facts, preferences, event ids for the script."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.mget([*own, keys.preferences(visitor)])
             for name in theirs:
@@ -281,19 +281,9 @@ class Merger:
         for known in ids:
             remembered.append(len(known))
             for digest, body in known.items():
-                remembered += (linked_digest(visitor, digest), body)
-        for _ in range(ATTEMPTS):
-            values, change = await self._sum(user, facts, chosen)
-            names, arguments = comparing(values)
-            shard = keys.shard_of(user)
-            names += [keys.merges(user), *(keys.deduplication(user, day) for day in days)]
-            names += [keys.people(shard), keys.person_changes(shard)]
-            arguments += [visitor, link.sealed_s, keys.DEDUPLICATION_TTL_S, user, change]
-            if await self._absorb(keys=names, args=arguments + remembered):
-                break
-        else:
-            raise OverloadedError("the user is written to by too many at once", 1.0)
-        await self._clear_visitor(visitor, link, [*own, *theirs])
+                is_id = digest != AHEAD
+                remembered += (linked_digest(visitor, digest) if is_id else digest, body)
+        return facts, chosen, remembered
 
     async def _sum(
         self, user: str, facts: PersonFacts, chosen: bytes | None

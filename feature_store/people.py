@@ -6,9 +6,8 @@ the next training computes it again.
 """
 
 import asyncio
-import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,8 +15,10 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from feature_store import external_ids, keys
+from feature_store import external_ids, keys, scripts
 from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
+from feature_store.guards import Guard, Salts
+from feature_store.person_values import Value, comparing
 from feature_store.schema import format_time
 from feature_store.script_runner import ScriptRunner
 
@@ -28,24 +29,11 @@ NAME = "people"
 ATTEMPTS = 50
 CHUNK = 500
 
-_PUT = """
-local function digest(key) return redis.sha1hex(redis.call('GET', key) or '') end
-if digest(KEYS[1]) ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2]) end
-if redis.call('EXISTS', KEYS[1], KEYS[4], KEYS[5]) == 0 then
-  redis.call('SREM', KEYS[2], ARGV[3])
-else
-  redis.call('SADD', KEYS[2], ARGV[3])
-end
-if ARGV[4] ~= '' then redis.call('XADD', KEYS[3], '*', 'e', ARGV[4]) end
-return 1
-"""
-"""Keys: the document, the shard's index of people, its change stream, the person's two other
-documents. Arguments: SHA-1 of the document as read, the new one ('' deletes), the person, the
-change ('' for none)."""
-
 Document = dict[str, Any]
 Change = Callable[[Document | None], Document | None]
+Follow = Callable[[str, bytes], Awaitable[str]]
+_IS_LINKED, _IS_FORGOTTEN = 2, 3
+"""What the script says where it wrote nothing."""
 
 
 class PeopleStore:
@@ -55,11 +43,18 @@ class PeopleStore:
     ----------
     redis : Redis
         The client of the process.
+    follow : callable
+        Gives the user whom a visitor became, of the visitor and the value of the visitor's link;
+        completes a merge that was begun (``Merger.follow``).
+    salts : Salts
+        With which the process knows who is forgotten.
     """
 
-    def __init__(self, redis: "Redis") -> None:
+    def __init__(self, redis: "Redis", follow: Follow, salts: Salts) -> None:
         # redis-py types each answer as everything that any of its clients could return.
         self._redis: Any = redis
+        self._follow = follow
+        self._salts = salts
         self._scripts = ScriptRunner(redis)
 
     async def get(self, kind: Kind, person: str) -> Document | None:
@@ -82,6 +77,8 @@ class PeopleStore:
 
     async def update(self, kind: Kind, person: str, change: Change, by: str) -> Document | None:
         """Change a document; nobody else's change in between is lost.
+
+        That of a visitor who has become a user is the user's; `update_whoever` says whose it is.
 
         Parameters
         ----------
@@ -107,31 +104,53 @@ class PeopleStore:
         StoreUnavailableError, OverloadedError
             If it was not stored.
         """
-        name = keys.document(kind, person)
+        return (await self.update_whoever(kind, person, change, by))[1]
+
+    async def update_whoever(
+        self, kind: Kind, person: str, change: Change, by: str
+    ) -> tuple[str, Document | None]:
+        """Change a document as `update` does.
+
+        Returns
+        -------
+        person : str
+            Whose it is: the user, if the person is a visitor who has signed in.
+        document : dict or None
+            The new document.
+        """
         try:
             for attempt in range(ATTEMPTS):
                 if attempt > 2:
                     await asyncio.sleep(0.002 * attempt)
-                value = await self._redis.get(name)
+                ((value, link, guard),) = await self._read(kind, [person])
+                if link is not None:
+                    person = await self._follow(person, link)
+                    continue
                 before, after = _read(value), change(_read(value))
                 if after == before:
-                    return after
+                    return person, after
                 if kind == "profile":
                     claims = {person: _ids(after) - _ids(before)}
                     if refused := await external_ids.take(self._scripts, claims):
                         raise ConflictError(refused[person])
-                (wrote,) = await self._scripts.run(_PUT, [_call(kind, person, value, after, by)])
-                if wrote:
+                call = _call(kind, person, value, after, by, guard)
+                (outcome,) = await self._scripts.run(scripts.PUT_DOCUMENT, [call])
+                if outcome == 1:
                     if kind == "profile":
                         given_up = {person: _ids(before) - _ids(after)}
                         await external_ids.release(self._scripts, given_up)
-                    return after
+                    return person, after
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the change was not stored: {error}") from error
         raise OverloadedError("the person is changed by too many at once", 1.0)
 
     async def put_many(
-        self, kind: Kind, documents: Mapping[str, Document | Change | None], by: str
+        self,
+        kind: Kind,
+        documents: Mapping[str, Document | Change | None],
+        by: str,
+        *,
+        as_of_ms: int | None = None,
     ) -> tuple[int, dict[str, str]]:
         """Replace the documents of many people; those that do not change are not written.
 
@@ -143,6 +162,9 @@ class PeopleStore:
             The new one of each person, or what makes it of the old one; ``None`` deletes.
         by : str
             Who changes them.
+        as_of_ms : int, optional
+            When what the documents are made from began to be read, in milliseconds since 1970: who
+            was forgotten since then gets none.
 
         Returns
         -------
@@ -157,7 +179,9 @@ class PeopleStore:
             for start in range(0, len(names), CHUNK):
                 pending = names[start : start + CHUNK]
                 for _ in range(ATTEMPTS):
-                    written, pending = await self._put(kind, pending, documents, by, refused)
+                    written, pending = await self._put(
+                        kind, pending, documents, by, refused, as_of_ms
+                    )
                     changed += written
                     if not pending:
                         break
@@ -174,22 +198,37 @@ class PeopleStore:
         documents: Mapping[str, Document | Change | None],
         by: str,
         refused: dict[str, str],
+        as_of_ms: int | None,
     ) -> tuple[int, list[str]]:
         """Write a chunk; return how many were written and who lost a race."""
-        values = await self._values([keys.document(kind, person) for person in people])
         changes: list[tuple[str, bytes | None, Document | None, Document | None]] = []
-        for person, value in zip(people, values, strict=True):
-            before, asked = _read(value), documents[person]
-            after = asked(before) if callable(asked) else asked
+        guards: dict[str, Guard] = {}
+        moved = 0
+        read = await self._read(kind, people)
+        for person, (value, link, guard) in zip(people, read, strict=True):
+            if link is not None:
+                # What was computed of a visitor says nothing of the user.
+                if kind != "computed":
+                    await self.update(kind, person, _as_change(documents[person]), by)
+                    moved += 1
+                continue
+            before = _read(value)
+            after = _as_change(documents[person])(before)
             if before != after:
                 changes.append((person, value, before, after))
+                guards[person] = guard
         if kind == "profile":
             claims = {person: _ids(after) - _ids(before) for person, _, before, after in changes}
             refused |= await external_ids.take(self._scripts, claims)
             changes = [change for change in changes if change[0] not in refused]
-        calls = [_call(kind, person, value, after, by) for person, value, _, after in changes]
-        outcomes = await self._scripts.run(_PUT, calls) if calls else []
-        lost = [change[0] for change, wrote in zip(changes, outcomes, strict=True) if not wrote]
+        calls = [
+            _call(kind, person, value, after, by, guards[person], as_of_ms)
+            for person, value, _, after in changes
+        ]
+        outcomes = await self._scripts.run(scripts.PUT_DOCUMENT, calls) if calls else []
+        told = list(zip((change[0] for change in changes), outcomes, strict=True))
+        lost = [person for person, outcome in told if outcome in (0, _IS_LINKED)]
+        n_forgotten = outcomes.count(_IS_FORGOTTEN)
         if kind == "profile":
             given_up = {
                 person: _ids(before) - _ids(after)
@@ -197,14 +236,29 @@ class PeopleStore:
                 if person not in lost
             }
             await external_ids.release(self._scripts, given_up)
-        return len(calls) - len(lost), lost
+        return moved + len(calls) - len(lost) - n_forgotten, lost
 
-    async def _values(self, names: Sequence[str]) -> list[bytes | None]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.get(name)
-            values: list[bytes | None] = await pipeline.execute()
-        return values
+    async def _read(
+        self, kind: Kind, people: Sequence[str]
+    ) -> list[tuple[bytes | None, bytes | None, Guard]]:
+        """Return the document, the link, and what is forgotten of some people."""
+        while True:
+            guards = [Guard(self._salts, person) for person in people]
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.get(keys.FORGOTTEN_SALT)
+                for person, guard in zip(people, guards, strict=True):
+                    pipeline.mget(keys.document(kind, person), keys.link(person))
+                    guard.ask(pipeline)
+                salt, *answers = await pipeline.execute()
+            if self._salts.learn(salt):
+                break
+        found = iter(answers)
+        read = []
+        for guard in guards:
+            value, link = next(found)
+            guard.take(found)
+            read.append((value, link, guard))
+        return read
 
     async def scan(
         self, kinds: Sequence[Kind] = KINDS, size: int = CHUNK
@@ -294,14 +348,19 @@ class PeopleStore:
         Parameters
         ----------
         changes : iterable of mapping
-            Entries; those of one person in their order.
+            Entries; those of one person in their order, and none from before an erasure
+            (``forgotten.kept_changes``).
 
         Returns
         -------
         int
             How many documents there are.
         """
-        newest = {(change["kind"], change["person"]): change["body"] for change in changes}
+        newest = {
+            (change["kind"], change["person"]): change["body"]
+            for change in changes
+            if change["kind"] in KINDS
+        }
         present = [one for one in newest.items() if one[1] is not None]
         for start in range(0, len(present), CHUNK):
             async with self._redis.pipeline(transaction=False) as pipeline:
@@ -321,14 +380,26 @@ def person_change(kind: Kind, person: str, body: Document | None, by: str) -> by
 
 
 def _call(
-    kind: Kind, person: str, value: bytes | None, after: Document | None, by: str
+    kind: Kind,
+    person: str,
+    value: bytes | None,
+    after: Document | None,
+    by: str,
+    guard: Guard,
+    as_of_ms: int | None = None,
 ) -> tuple[list[str], list[bytes | str | int]]:
     shard = keys.shard_of(person)
-    others = [keys.document(one, person) for one in KINDS if one != kind]
-    names = [keys.document(kind, person), keys.people(shard), keys.person_changes(shard), *others]
+    new = b"" if after is None else _packed(after)
+    names, arguments = comparing([Value(keys.document(kind, person), value, new)])
+    names += [guard.key, keys.link(person), keys.people(shard), keys.person_changes(shard)]
+    names += [keys.document(one, person) for one in KINDS if one != kind]
     change = b"" if kind == "computed" else person_change(kind, person, after, by)
-    digest = hashlib.sha1(value or b"", usedforsecurity=False).hexdigest()
-    return names, [digest, b"" if after is None else _packed(after), person, change]
+    arguments += [*guard.arguments(), person, change, b"" if as_of_ms is None else as_of_ms]
+    return names, arguments
+
+
+def _as_change(document: Document | Change | None) -> Change:
+    return document if callable(document) else lambda _: document
 
 
 def _packed(body: Document) -> bytes:

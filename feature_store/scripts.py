@@ -20,69 +20,161 @@ local at = 1 + 2 * m
 """The first m keys are values. The first arguments are m, the SHA-1 of each as it was read, and the
 new ones, of which an empty one deletes. What else a script needs comes after them."""
 
+_NOT_FORGOTTEN = """
+local function forgotten(key, first, n)
+  if n == 0 then return redis.call('EXISTS', key) == 1 and '?' or '' end
+  local found = redis.call('HMGET', key, unpack(ARGV, first, first + n - 1))
+  for i = 1, n do found[i] = found[i] or '' end
+  return table.concat(found, ',')
+end
+local k = m + 1
+local fields = tonumber(ARGV[at + 1])
+if forgotten(KEYS[k], at + 2, fields) ~= ARGV[at + 2 + fields] then return 0 end
+at = at + 2 + fields
+"""
+"""The key after the values is what is forgotten of the shard's people. Arguments: by how many
+digests the person may be known there, these, and what they held when it was read. Whoever knows no
+salt yet has none, and must read again once somebody is forgotten."""
+
 APPEND_EVENTS = (
     _COMPARE_AND_SET
+    + _NOT_FORGOTTEN
     + """
-if redis.call('EXISTS', KEYS[m + 5]) == 1 then return 0 end
-local n = tonumber(ARGV[at + 2])
-for day = m + 1, m + 3 do
+if redis.call('EXISTS', KEYS[k + 5]) == 1 then return 0 end
+if redis.sha1hex(redis.call('GET', KEYS[k + 6]) or '') ~= ARGV[at + 1] then return 0 end
+local n = tonumber(ARGV[at + 4])
+for day = k + 1, k + 3 do
   for i = 1, n do
-    if redis.call('HEXISTS', KEYS[day], ARGV[at + 3 * i]) == 1 then return 0 end
+    if redis.call('HEXISTS', KEYS[day], ARGV[at + 2 + 3 * i]) == 1 then return 0 end
   end
 end
 put()
 for i = 1, n do
-  redis.call('HSET', KEYS[m + 1], ARGV[at + 3 * i], ARGV[at + 3 * i + 1])
-  redis.call('XADD', KEYS[m + 4], '*', 'e', ARGV[at + 3 * i + 2])
+  redis.call('HSET', KEYS[k + 1], ARGV[at + 2 + 3 * i], ARGV[at + 3 + 3 * i])
+  redis.call('XADD', KEYS[k + 4], '*', 'e', ARGV[at + 4 + 3 * i])
 end
-redis.call('EXPIRE', KEYS[m + 1], ARGV[at + 1])
+if ARGV[at + 3] ~= '' then
+  local ahead = redis.call('HGET', KEYS[k + 1], 'ahead')
+  if not ahead or tonumber(ahead) < tonumber(ARGV[at + 3]) then
+    redis.call('HSET', KEYS[k + 1], 'ahead', ARGV[at + 3])
+  end
+end
+redis.call('EXPIRE', KEYS[k + 1], ARGV[at + 2])
 return 1
 """
 )
-"""Keys after the values: the event ids of three days (the first is written), stream, link
-(a visitor who has become a user is not written to). Arguments after the values: TTL of the ids in
-seconds, n, then n times: digest of the event id, digest of the body, the event."""
+"""Keys after what is forgotten: the event ids of three days (the first is written), stream, link
+(a visitor who has become a user is not written to), preferences. Arguments: SHA-1 of the
+preferences as read, TTL of the ids in seconds, the newest time in milliseconds if it lies in the
+future, n, then n times: digest of the event id, digest of the body, the event."""
 
 APPLY_IMPORT = (
     _COMPARE_AND_SET
+    + _NOT_FORGOTTEN
     + """
-if redis.call('EXISTS', KEYS[m + 2]) == 1 then return 0 end
-if redis.call('SADD', KEYS[m + 1], ARGV[at + 2]) == 0 then return 1 end
+if redis.call('EXISTS', KEYS[k + 2]) == 1 then return 0 end
+if redis.call('SADD', KEYS[k + 1], ARGV[at + 2]) == 0 then return 1 end
 put()
-redis.call('EXPIRE', KEYS[m + 1], ARGV[at + 1])
+redis.call('EXPIRE', KEYS[k + 1], ARGV[at + 1])
 return 1
 """
 )
-"""Keys after the values: the import's marker, link. Arguments after the values: TTL of the marker
-in seconds, the person. Adding twice has no effect."""
+"""Keys after what is forgotten: the import's marker, link. Arguments: TTL of the marker in seconds,
+the person. Adding twice has no effect."""
+
+PUT_DOCUMENT = (
+    _COMPARE_AND_SET
+    + _NOT_FORGOTTEN
+    + """
+local link = redis.call('GET', KEYS[k + 1])
+if link then return 2 end
+if ARGV[at + 3] ~= '' then
+  for before_ms in string.gmatch(ARGV[at], '(%d+) %d+') do
+    if tonumber(before_ms) >= tonumber(ARGV[at + 3]) then return 3 end
+  end
+end
+put()
+if redis.call('EXISTS', KEYS[1], KEYS[k + 4], KEYS[k + 5]) == 0 then
+  redis.call('SREM', KEYS[k + 2], ARGV[at + 1])
+else
+  redis.call('SADD', KEYS[k + 2], ARGV[at + 1])
+end
+if ARGV[at + 2] ~= '' then redis.call('XADD', KEYS[k + 3], '*', 'e', ARGV[at + 2]) end
+return 1
+"""
+)
+"""One value, the document. Keys after what is forgotten: link, the shard's index of people, its
+stream of their changes, the person's two other documents. Arguments: the person, the change ('' for
+none), and when the document began to be computed, in milliseconds ('' if it does not matter). Gives
+2 for a visitor who has become a user, 3 for somebody of whom something was forgotten since then."""
+
+FORGET_PERSON = (
+    _COMPARE_AND_SET
+    + _NOT_FORGOTTEN
+    + """
+local days = tonumber(ARGV[at + 1])
+local ids = 0
+for day = k + 1, k + days do ids = ids + redis.call('HLEN', KEYS[day]) end
+if ids ~= tonumber(ARGV[at + 2]) then return 0 end
+local journal = KEYS[k + days + 1]
+local visitors = tonumber(ARGV[at + 3])
+if redis.call('HLEN', journal) ~= visitors then return 0 end
+for i = 1, visitors do
+  if redis.call('HEXISTS', journal, ARGV[at + 3 + i]) == 0 then return 0 end
+end
+at = at + 3 + visitors
+put()
+if ARGV[at + 5] == '1' then
+  for i = k + 1, k + days + 1 do redis.call('DEL', KEYS[i]) end
+  for i = k + days + 6, #KEYS do redis.call('DEL', KEYS[i]) end
+end
+redis.call('HSET', KEYS[k], ARGV[at + 1], ARGV[at + 2])
+if redis.call('EXISTS', KEYS[k + days + 4], KEYS[k + days + 5]) == 0 then
+  redis.call('SREM', KEYS[k + days + 2], ARGV[at + 4])
+end
+redis.call('XADD', KEYS[k + days + 3], '*', 'e', ARGV[at + 3])
+return 1
+"""
+)
+"""Keys after what is forgotten: the event ids of some days, the journal, the shard's index of
+people and its stream of their changes, profile, preferences, and what else an erasure deletes.
+Arguments: how many days, how many ids these have, how many visitors the journal has, these, then
+the digest, the cut, the change that says so, the person, and 1 for an erasure, 0 for a reset of the
+taste."""
 
 ABSORB_VISITOR = (
     _COMPARE_AND_SET
+    + _NOT_FORGOTTEN
     + """
-local journal = KEYS[m + 1]
-if redis.call('HEXISTS', journal, ARGV[at + 1]) == 1 then return 1 end
+local journal = KEYS[k + 1]
+local known = redis.call('HGET', journal, ARGV[at + 1])
+if known and known ~= '?' then return 1 end
 put()
 local here = at + 6
-for day = m + 2, m + 4 do
+for day = k + 2, k + 4 do
   local n = tonumber(ARGV[here])
   for i = 1, n do
-    redis.call('HSET', KEYS[day], ARGV[here + 2 * i - 1], ARGV[here + 2 * i])
+    local field, value = ARGV[here + 2 * i - 1], ARGV[here + 2 * i]
+    local ahead = field == 'ahead' and redis.call('HGET', KEYS[day], field)
+    if not ahead or tonumber(ahead) < tonumber(value) then
+      redis.call('HSET', KEYS[day], field, value)
+    end
   end
   if n > 0 then redis.call('EXPIRE', KEYS[day], ARGV[at + 3]) end
   here = here + 1 + 2 * n
 end
 if ARGV[at + 5] ~= '' then
-  redis.call('SADD', KEYS[m + 5], ARGV[at + 4])
-  redis.call('XADD', KEYS[m + 6], '*', 'e', ARGV[at + 5])
+  redis.call('SADD', KEYS[k + 5], ARGV[at + 4])
+  redis.call('XADD', KEYS[k + 6], '*', 'e', ARGV[at + 5])
 end
 redis.call('HSET', journal, ARGV[at + 1], ARGV[at + 2])
 return 1
 """
 )
-"""Keys after the values: the user's journal, the event ids of three days, the shard's index of
-people and its stream of their changes. Arguments after the values: the visitor, when sealed, TTL of
-the ids in seconds, the user, the change of preferences ('' for none), and for each day n, then n
-times digest of the id and digest of the body. Absorbing twice has no effect."""
+"""Keys after what is forgotten: the user's journal, the event ids of three days, the shard's index
+of people and its stream of their changes. Arguments: the visitor, when sealed, TTL of the ids in
+seconds, the user, the change of preferences ('' for none), and for each day n, then n times digest
+of the id and digest of the body. Absorbing twice has no effect."""
 
 ALLOT_ROWS = """
 local rows, new = {}, {}

@@ -2,13 +2,17 @@
 
 A state is read, folded in Python and written by compare-and-set together with the append to the
 shard's stream: both happen or neither. Whoever loses the race reads again.
+
+Events of who may not be profiled, and events from before somebody was forgotten, are withheld: they
+are neither folded nor put into the stream. The script compares the preferences and the cut with
+what the decision was made from.
 """
 
 import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +23,12 @@ from redis.exceptions import RedisError
 from feature_store import keys, scripts
 from feature_store.errors import OverloadedError, StoreUnavailableError
 from feature_store.facts import PersonFacts, facts_of_events
-from feature_store.merging import Merger, linked_digest
+from feature_store.forgotten import Cut, epoch_ms
+from feature_store.guards import Guard, Salts
+from feature_store.links import linked_digest
+from feature_store.merging import Merger
 from feature_store.person_values import Value, added, comparing, touched
+from feature_store.preferences import ProfilingDefault, profiling_allowed, read_preferences
 from feature_store.row_store import RowStore
 from feature_store.schema import (
     Event,
@@ -31,6 +39,7 @@ from feature_store.stream_store import StreamRoom
 
 ATTEMPTS = 50
 _DAY_S = 86_400
+_ID_DAYS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +54,14 @@ class AppendResult:
         Known already by their ``event_id``; no effect.
     conflicts : int
         Those of the duplicates whose body differs from the first one's.
+    withheld : int
+        Of people who may not be profiled, or from before their person was forgotten; no effect.
     """
 
     accepted: int
     duplicates: int
     conflicts: int
+    withheld: int = 0
 
 
 @dataclass(slots=True)
@@ -76,11 +88,11 @@ class _Delivery:
         digests = [linked_digest(self.person, digest) for digest in self.id_digests]
         return _Delivery(user, self.events, digests, self.bodies)
 
-    def without(self, known: list[bool]) -> "_Delivery":
-        """Return the delivery without the events that are known already."""
-        if not any(known):
+    def having(self, wanted: list[bool]) -> "_Delivery":
+        """Return the delivery with only the events that are wanted."""
+        if all(wanted):
             return self
-        kept = [at for at, is_known in enumerate(known) if not is_known]
+        kept = [at for at, is_wanted in enumerate(wanted) if is_wanted]
         return _Delivery(
             self.person,
             [self.events[at] for at in kept],
@@ -102,10 +114,24 @@ class StateWriter:
         Completes merges that were begun, before a visitor who became a user is written to.
     room : StreamRoom
         Says whether the archive keeps up.
+    salts : Salts
+        With which the process knows who is forgotten.
+    profiling : {"opt_out", "opt_in"}
+        Whether events of people who were never asked are kept.
     """
 
-    def __init__(self, redis: "Redis", rows: RowStore, merger: Merger, room: StreamRoom) -> None:
+    def __init__(
+        self,
+        redis: "Redis",
+        rows: RowStore,
+        merger: Merger,
+        room: StreamRoom,
+        salts: Salts,
+        profiling: ProfilingDefault,
+    ) -> None:
         self._room = room
+        self._salts = salts
+        self._profiling = profiling
         self._redis = redis
         self._rows = rows
         self._merger = merger
@@ -132,17 +158,21 @@ class StateWriter:
         """
         await self._room.check()
         try:
-            pending, within = await self._deliveries(events, trust)
+            # Whoever says so in the event itself need not be asked.
+            asked = [event for event in events if not _refuses(event)]
+            withheld = len(events) - len(asked)
+            pending, within = await self._deliveries(asked, trust)
             accepted, duplicates, conflicts = 0, *within
             for attempt in range(ATTEMPTS):
                 if not pending:
-                    return AppendResult(accepted, duplicates, conflicts)
+                    return AppendResult(accepted, duplicates, conflicts, withheld)
                 if attempt > 2:
                     await asyncio.sleep(random.uniform(0, 0.002 * attempt))
                 pending, written = await self._attempt(pending)
                 accepted += written.accepted
                 duplicates += written.duplicates
                 conflicts += written.conflicts
+                withheld += written.withheld
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the events were not stored: {error}") from error
         raise OverloadedError(f"{pending[0].person} is written to by too many at once", 1.0)
@@ -173,57 +203,136 @@ class StateWriter:
 
     async def _attempt(self, deliveries: list[_Delivery]) -> tuple[list[_Delivery], AppendResult]:
         """Try to write every delivery once; return those that lost a race."""
-        today = int(time.time()) // _DAY_S
+        now_ms = time.time_ns() // 1_000_000
+        today = now_ms // (1000 * _DAY_S)
         facts = [delivery.facts() for delivery in deliveries]
-        names = [touched(one.person, said) for one, said in zip(deliveries, facts, strict=True)]
-        read = iter(await self._read(deliveries, names, today))
-        duplicates = conflicts = 0
+        found = await self._read(deliveries, facts, today)
+        if found is None:
+            return deliveries, AppendResult(0, 0, 0)
+        duplicates = conflicts = withheld = 0
         calls: list[tuple[_Delivery, list[str], list[bytes | str | int]]] = []
         moved: list[_Delivery] = []
-        for delivery, said, mine in zip(deliveries, facts, names, strict=True):
-            values = dict(zip(mine, next(read) if mine else (), strict=True))
-            days, link = [next(read) for _ in range(3)], next(read)
-            if link is not None:
-                user = await self._merger.follow(delivery.person, link)
-                moved.append(delivery.moved(user))
+        for delivery, said, known in zip(deliveries, facts, found, strict=True):
+            if known.link is not None:
+                user = await self._merger.follow(delivery.person, known.link)
+                if user == delivery.person:
+                    moved.append(delivery)
+                    continue
+                # What is forgotten of the visitor stays so, whoever the visitor has become.
+                kept = delivery.having(_not_forgotten(delivery, known.guard.cut))
+                withheld += len(delivery.events) - len(kept.events)
+                if kept.events:
+                    moved.append(kept.moved(user))
                 continue
-            known = [next((day[i] for day in days if day[i]), None) for i in range(len(days[0]))]
-            for body, first in zip(delivery.bodies, known, strict=True):
-                duplicates += first is not None
-                conflicts += first is not None and first != _digest(body)
-            fresh = delivery.without([first is not None for first in known])
+            kept = delivery.having(self._may_keep(delivery, known))
+            withheld += len(delivery.events) - len(kept.events)
+            fresh, n_conflicts = known.fresh(kept)
+            duplicates += len(kept.events) - len(fresh.events)
+            conflicts += n_conflicts
             if fresh.events:
                 new = said if fresh is delivery else fresh.facts()
-                calls.append((fresh, *_call(fresh, added(fresh.person, values, new), today)))
+                values = added(fresh.person, known.values, new)
+                calls.append((fresh, *_call(fresh, values, known, now_ms)))
         outcomes = await self._scripts.run(scripts.APPEND_EVENTS, [call[1:] for call in calls])
         lost = [call[0] for call, wrote in zip(calls, outcomes, strict=True) if not wrote]
         accepted = sum(len(call[0].events) for call in calls) - sum(len(d.events) for d in lost)
-        return lost + moved, AppendResult(accepted, duplicates, conflicts)
+        return lost + moved, AppendResult(accepted, duplicates, conflicts, withheld)
 
     async def _read(
-        self, deliveries: list[_Delivery], names: list[list[str]], today: int
-    ) -> list[Any]:
-        """Read for each delivery its values, if it changes any, known ids of three days, a link."""
+        self, deliveries: list[_Delivery], facts: list[PersonFacts], today: int
+    ) -> "list[_Known] | None":
+        """Read for each delivery what the decision and the sum are made from.
+
+        ``None`` if the salts of the digests were not those of the server.
+        """
+        guards = [Guard(self._salts, delivery.person) for delivery in deliveries]
+        names = [touched(one.person, said) for one, said in zip(deliveries, facts, strict=True)]
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for delivery, mine in zip(deliveries, names, strict=True):
-                if mine:
-                    pipeline.mget(mine)
-                for key in _day_keys(delivery.person, today):
+            pipeline.get(keys.FORGOTTEN_SALT)
+            for delivery, mine, guard in zip(deliveries, names, guards, strict=True):
+                person = delivery.person
+                pipeline.mget([keys.link(person), keys.preferences(person), *mine])
+                for key in _day_keys(person, today):
                     pipeline.hmget(key, delivery.id_digests)
-                pipeline.get(keys.link(delivery.person))
-            read: list[Any] = await pipeline.execute()
-        return read
+                guard.ask(pipeline)
+            salt, *answers = await pipeline.execute()
+        if not self._salts.learn(salt):
+            return None
+        read: Iterator[Any] = iter(answers)
+        found = []
+        for delivery, mine, guard in zip(deliveries, names, guards, strict=True):
+            link, preferences, *values = next(read)
+            ids: dict[bytes, bytes] = {}
+            for _ in range(_ID_DAYS):
+                pairs = zip(delivery.id_digests, next(read), strict=True)
+                # The newest day is read first, and says what counts.
+                ids = {digest: body for digest, body in pairs if body} | ids
+            guard.take(read)
+            known = dict(zip(mine, values, strict=True))
+            found.append(_Known(link, preferences, known, ids, guard))
+        return found
+
+    def _may_keep(self, delivery: _Delivery, known: "_Known") -> list[bool]:
+        """Tell which events of a person may be kept."""
+        wanted = _not_forgotten(delivery, known.guard.cut)
+        preferences = read_preferences(known.preferences)
+        if profiling_allowed(preferences, self._profiling):
+            return wanted
+        # As for answers (``recsvc.consenting``): what a visitor's browser says now is newer.
+        never_asked = preferences.consent.profiling is None
+        if not preferences.personalization or not (delivery.person.startswith("a:") or never_asked):
+            return [False] * len(wanted)
+        return [
+            is_wanted and event.consent is not None and event.consent.profiling is True
+            for is_wanted, (event, _) in zip(wanted, delivery.events, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a person before events are added."""
+
+    link: bytes | None
+    preferences: bytes | None
+    values: dict[str, bytes | None]
+    ids: dict[bytes, bytes]
+    """Event ids that have arrived already, each with the digest of its first body."""
+    guard: Guard
+
+    def fresh(self, delivery: _Delivery) -> tuple[_Delivery, int]:
+        """Return a delivery without the events that are known, and how many of these differ."""
+        conflicts, wanted = 0, []
+        for digest, body in zip(delivery.id_digests, delivery.bodies, strict=True):
+            first = self.ids.get(digest)
+            wanted.append(first is None)
+            conflicts += first is not None and first != _digest(body)
+        return delivery.having(wanted), conflicts
+
+
+def _refuses(event: Event) -> bool:
+    return event.consent is not None and event.consent.profiling is False
+
+
+def _not_forgotten(delivery: _Delivery, cut: Cut) -> list[bool]:
+    if not cut.before_ms:
+        return [True] * len(delivery.events)
+    return [epoch_ms(event.timestamp) >= cut.before_ms for event, _ in delivery.events]
 
 
 def _call(
-    delivery: _Delivery, values: list[Value], today: int
+    delivery: _Delivery, values: list[Value], known: _Known, now_ms: int
 ) -> tuple[list[str], list[bytes | str | int]]:
     """Return keys and arguments of the script that stores a delivery."""
     names, arguments = comparing(values)
     person = delivery.person
-    names += _day_keys(person, today)
-    names += [keys.events(keys.shard_of(person)), keys.link(person)]
-    arguments += [keys.DEDUPLICATION_TTL_S, len(delivery.events)]
+    names.append(known.guard.key)
+    names += _day_keys(person, now_ms // (1000 * _DAY_S))
+    names += [keys.events(keys.shard_of(person)), keys.link(person), keys.preferences(person)]
+    arguments += known.guard.arguments()
+    arguments.append(hashlib.sha1(known.preferences or b"", usedforsecurity=False).hexdigest())
+    newest_ms = max(epoch_ms(event.timestamp) for event, _ in delivery.events)
+    arguments += [keys.DEDUPLICATION_TTL_S, newest_ms if newest_ms > now_ms else b""]
+    arguments.append(len(delivery.events))
     for digest, body in zip(delivery.id_digests, delivery.bodies, strict=True):
         arguments += (digest, _digest(body), body)
     return names, arguments
@@ -239,4 +348,4 @@ def _body(event: Event, trust: str) -> bytes:
 
 
 def _day_keys(person: str, today: int) -> list[str]:
-    return [keys.deduplication(person, today - age) for age in range(3)]
+    return [keys.deduplication(person, today - age) for age in range(_ID_DAYS)]

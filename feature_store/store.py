@@ -17,7 +17,9 @@ from feature_store import keys
 from feature_store.cluster import connect
 from feature_store.cluster_reader import reader_of
 from feature_store.documents import DocumentStore, read_head
+from feature_store.erasures import Erasures
 from feature_store.errors import StoreUnavailableError
+from feature_store.forgetting import Forgetting
 from feature_store.holdings import HoldingsReader
 from feature_store.import_writer import ImportWriter
 from feature_store.impressions import NO_IMPRESSIONS, Impressions
@@ -101,15 +103,19 @@ class Store:
         self._redis = connect(url)
         self._reader = reader_of(url, read_timeout_s)
         self.catalogue = RowStore(self._redis)
-        self.merger = Merger(self._redis)
+        self.forgetting = Forgetting(self._redis)
+        self.erasures = Erasures(self._redis, self.forgetting)
+        self.merger = Merger(self._redis, self.forgetting)
         self.streams = StreamStore(self._redis)
         room = StreamRoom(self.streams, max_waiting_events)
-        self.events = StateWriter(self._redis, self.catalogue, self.merger, room)
-        self.imports = ImportWriter(self._redis, self.catalogue, self.merger)
+        self.events = StateWriter(
+            self._redis, self.catalogue, self.merger, room, self.forgetting.salts, profiling
+        )
+        self.imports = ImportWriter(self._redis, self.catalogue, self.merger, self.forgetting)
         self.quota = Quota(self._redis)
         self.keys = KeyStore(self._redis)
         self.documents = DocumentStore(self._redis)
-        self.people = PeopleStore(self._redis)
+        self.people = PeopleStore(self._redis, self.merger.follow, self.forgetting.salts)
         self.workers = WorkerStore(self._redis)
         self.holdings = HoldingsReader(self._redis)
 

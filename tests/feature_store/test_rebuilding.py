@@ -98,7 +98,7 @@ async def fill(store: Store, data_dir: Path) -> dict[bytes, Any]:
         await archiver.run_all()
     await store.keys.put(record.model_copy(update={"key_id": "k0", "revoked_at": NOW}))
     for person, hidden in (("a:v5", ["i/5 ä", "b"]), ("u:u1", ["a"])):
-        chosen = {"hidden_items": hidden, "personalization": person == "u:u1"}
+        chosen = {"hidden_items": hidden, "email": {"frequency_days": len(hidden)}}
         await store.people.put_many("preferences", {person: chosen}, "me")
     await store.merger.merge("u1", "v5", NOW)
     await store.events.append([event(number) for number in range(900, 1000)])
