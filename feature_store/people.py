@@ -31,6 +31,7 @@ CHUNK = 500
 
 Document = dict[str, Any]
 Change = Callable[[Document | None], Document | None]
+ChangeOfSomebody = Callable[[str, Document | None], Document | None]
 Follow = Callable[[str, bytes], Awaitable[str]]
 _IS_LINKED, _IS_FORGOTTEN = 2, 3
 """What the script says where it wrote nothing."""
@@ -104,12 +105,12 @@ class PeopleStore:
         StoreUnavailableError, OverloadedError
             If it was not stored.
         """
-        return (await self.update_whoever(kind, person, change, by))[1]
+        return (await self.update_whoever(kind, person, lambda _, old: change(old), by))[1]
 
     async def update_whoever(
-        self, kind: Kind, person: str, change: Change, by: str
+        self, kind: Kind, person: str, change: ChangeOfSomebody, by: str
     ) -> tuple[str, Document | None]:
-        """Change a document as `update` does.
+        """Change a document as `update` does; `change` gets first whose it is.
 
         Returns
         -------
@@ -126,7 +127,7 @@ class PeopleStore:
                 if link is not None:
                     person = await self._follow(person, link)
                     continue
-                before, after = _read(value), change(_read(value))
+                before, after = _read(value), change(person, _read(value))
                 if after == before:
                     return person, after
                 if kind == "profile":

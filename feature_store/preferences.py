@@ -1,6 +1,7 @@
 """What a person decided: kept as one document, outranked by nothing but a recall."""
 
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -73,6 +74,30 @@ class Answered(Frozen):
 
     question_id: Id
     at: Timestamp
+
+
+class Saying(NamedTuple):
+    """A consent that was given or refused along with something else.
+
+    Parameters
+    ----------
+    person : str
+        Whose (``schema.person_of``).
+    purpose : str
+        What for.
+    allowed : bool
+        What was said.
+    at : datetime
+        When, by the account of whoever reports it.
+    source : str
+        What said so.
+    """
+
+    person: str
+    purpose: Purpose
+    allowed: bool
+    at: datetime
+    source: str
 
 
 class Preferences(Frozen):

@@ -1,6 +1,7 @@
 """Whether an answer may be personal: what the person, the visitor's browser and the site say."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from feature_store.preferences import (
     read_preferences,
 )
 from feature_store.store import Store, UserContext
+from recsvc.auth import Principal
 from recsvc.choices import consented
 from recsvc.requests import RecommendationRequest
 
@@ -52,6 +54,8 @@ class Remembered:
 
     def note(self, person: str, preferences: Preferences) -> None:
         """Keep what somebody decided; of too many the oldest is forgotten."""
+        if preferences is UNREADABLE:
+            return  # what was seen last is the best that is known
         if preferences is NO_PREFERENCES:
             if self._preferences:
                 self._preferences.pop(person, None)
@@ -60,9 +64,21 @@ class Remembered:
             self._preferences.pop(next(iter(self._preferences)))
         self._preferences[person] = preferences
 
+    def forget(self, is_erased: Callable[[str], object]) -> None:
+        """Forget whoever was erased."""
+        for person in [one for one in self._preferences if is_erased(one)]:
+            del self._preferences[person]
+
     def of(self, person: str | None) -> Preferences:
         """Return what somebody decided, as far as it is known here."""
         return self._preferences.get(person or "", NO_PREFERENCES)
+
+    def hiding(self, context: UserContext, person: str | None) -> UserContext:
+        """Return what is stored of somebody, with what was seen last in place of the unreadable."""
+        if context.preferences is not UNREADABLE:
+            return context
+        seen = self.of(person).model_copy(update={"personalization": False})
+        return replace(context, preferences=seen)
 
 
 def may_profile(
@@ -127,6 +143,13 @@ def why_profiled(preferences: Preferences, default: ProfilingDefault) -> tuple[b
     return allowed, f"You refused{when}."
 
 
+def said_by(caller: Principal | None) -> str:
+    """Return how the change log names who says something of consents."""
+    if caller is None or caller.kind == "public":
+        return "visitor"
+    return "customer" if caller.kind == "customer" else f"key:{caller.name}"
+
+
 def gpc_refusal(preferences: Preferences, _: str) -> Preferences:
     """Return preferences that refuse profiling, as the browser asks; a `Decision`."""
     return consented(preferences, {"profiling": False}, datetime.now(UTC), GPC)
@@ -162,16 +185,15 @@ async def decide(store: Store, person: str, decision: Decision, by: str) -> Deci
     StoreUnavailableError, OverloadedError
         If it was not stored.
     """
-    whose = (await store.load_context(person)).person or person
 
-    def change(document: Document | None) -> Document | None:
+    def change(whose: str, document: Document | None) -> Document | None:
         before = NO_PREFERENCES if document is None else read_preferences(orjson.dumps(document))
         if before is UNREADABLE:
             raise unreadable()
         return document_of(decision(before, whose))
 
     try:
-        after = await store.people.update("preferences", whose, change, by)
+        whose, after = await store.people.update_whoever("preferences", person, change, by)
     except orjson.JSONDecodeError as error:
         raise unreadable() from error
     return Decided(whose, read_preferences(None if after is None else orjson.dumps(after)))

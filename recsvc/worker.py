@@ -9,8 +9,7 @@ import os
 import secrets
 import socket
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
@@ -20,20 +19,23 @@ from feature_store.archiver import Archiver
 from feature_store.errors import NotFoundError, StoreUnavailableError
 from feature_store.event_log import EventLog
 from feature_store.preferences import UNREADABLE
-from feature_store.schema import Event, person_of
 from feature_store.state import EMPTY_STATE
-from feature_store.state_writer import AppendResult
 from feature_store.store import Store, UserContext
 from recsvc.admission import Admission
 from recsvc.answering import Question, Recommendation, finish
 from recsvc.audiences import SegmentCounter
+from recsvc.auth import Principal
 from recsvc.chores import every
 from recsvc.compacting import LOOK_EVERY_S, Compacting
 from recsvc.consenting import Decided, Decision, Remembered, decide, may_profile
 from recsvc.continued import continued
 from recsvc.decisions import FLUSH_S, SEAL_EVERY_S, DecisionRecorder, Sealing
+from recsvc.erasing import LOOK_EVERY_S as LOOK_FOR_ERASURES_S
+from recsvc.erasing import Erasing
+from recsvc.hearing import remember
 from recsvc.keeping import SnapshotKeeper
 from recsvc.key_table import POLL_S, Authenticator
+from recsvc.recording import Recording
 from recsvc.requests import RecommendationRequest
 from recsvc.settings import Settings
 from recsvc.snapshot import SnapshotHolder
@@ -79,6 +81,7 @@ class Worker:
             settings.max_waiting_events,
             settings.profiling,
         )
+        self.recording = Recording(self.store, metrics, settings)
         self.keeper = SnapshotKeeper(self.store, self.holder, metrics)
         self.auth = Authenticator(secret, self.store.keys)
         self.admission = Admission(settings, metrics)
@@ -105,7 +108,12 @@ class Worker:
             await self.auth.refresh()
         self.keeper.note()
         sealing = Sealing(self.settings, self.store, self.decisions.log, self._archiver.holder)
+        erasing = Erasing(
+            self.settings, self.store, self._remembered, self.metrics, self._archiver.holder
+        )
         self._tasks = [
+            asyncio.create_task(self._every(LOOK_FOR_ERASURES_S, erasing.look)),
+            asyncio.create_task(self._every(LOOK_FOR_ERASURES_S, erasing.work)),
             asyncio.create_task(self._every(HEARTBEAT_S, self._look_at_store)),
             asyncio.create_task(self._every(POLL_S, self.auth.refresh)),
             asyncio.create_task(self.admission.watch()),
@@ -235,16 +243,15 @@ class Worker:
             context = UserContext(EMPTY_STATE, hidden, 0, person=person)
             readable = False
         if readable and (opted_out or request.consent is not None):
-            now = await remember(
+            context, readable = await remember(
                 *(self.store, context, request, caller),
                 opted_out=opted_out,
                 timeout_s=self.settings.store_timeout_ms / 1000,
             )
-            context, readable = now or context, now is not None
         if context.preferences is UNREADABLE or not (readable or degraded):
             degraded.append(PREFERENCES_MISSING)
             self.metrics.degraded.labels(PREFERENCES_MISSING).inc()
-            seen = self._remembered.of(person) if context.preferences is UNREADABLE else None
+            context, readable = self._remembered.hiding(context, person), False
         profiled = readable and may_profile(
             context, request, self.settings.profiling, opted_out=opted_out
         )
@@ -263,40 +270,6 @@ class Worker:
         """
         assert request.external_id is not None
         return replace(request, user_id=await self.store.user_of(*request.external_id))
-
-    async def record(self, events: Sequence[Event]) -> AppendResult:
-        """Store events; they are durable when this returns.
-
-        Raises
-        ------
-        StoreUnavailableError
-            If the store does not answer.
-        OverloadedError
-            If one person's events come from too many sides at once.
-        """
-        return await self._append(events, "server")
-
-    async def record_public(self, events: Sequence[Event]) -> AppendResult:
-        """Store events that came from a browser: of low trust, and only so many a minute.
-
-        Raises
-        ------
-        RateLimitedError
-            If a person's events of this minute are too many; none of `events` is stored.
-        StoreUnavailableError, OverloadedError
-            As `record`.
-        """
-        people = (person_of(event.user_id, event.anonymous_id) for event in events)
-        counts = Counter(person for person in people if person is not None)
-        most = self.settings.public_events_per_minute
-        await self.store.quota.take(dict(counts), most, time.time())
-        return await self._append(events, "public")
-
-    async def _append(self, events: Sequence[Event], trust: str) -> AppendResult:
-        result = await self.store.events.append(events, trust=trust)
-        for outcome in ("accepted", "duplicates", "conflicts"):
-            self.metrics.events.labels(outcome).inc(getattr(result, outcome))
-        return result
 
     async def merge(self, user_id: str, anonymous_id: str) -> bool:
         """Join a visitor's history to a user's; it is done, for good, when this returns.

@@ -68,7 +68,10 @@ def translate(document: Any, now: datetime, currency: str) -> Translation:
     if not isinstance(events, list) or not 1 <= len(events) <= MAX_EVENTS:
         raise AdapterError("#/events", f"must be a list of 1 to {MAX_EVENTS} events")
     found = Translation()
-    if not may_profile(document):
+    allowed = said_of_profiling(document)
+    if allowed is not None and text_of(document.get("user_id")) is None:
+        found.hear(_client_id(document), _sent_at(document), now, allowed=allowed)
+    if allowed is False:
         found.withheld = len(events)
         return found
     for index, event in enumerate(events):
@@ -82,12 +85,23 @@ def translate(document: Any, now: datetime, currency: str) -> Translation:
     return found
 
 
-def may_profile(document: dict[str, Any]) -> bool:
-    """Tell whether the person of a payload lets a profile be kept."""
+def said_of_profiling(document: dict[str, Any]) -> bool | None:
+    """Return whether the person of a payload lets a profile be kept; ``None`` for not said."""
     personal = object_of(document.get("consent")).get("ad_personalization")
     if personal is not None:
         return bool(personal == "GRANTED")
-    return document.get("non_personalized_ads") is not True
+    return False if document.get("non_personalized_ads") is True else None
+
+
+def _sent_at(document: dict[str, Any]) -> str | None:
+    try:
+        return micros_to_text(document.get("timestamp_micros"))
+    except ValueError:
+        return None
+
+
+def _client_id(document: dict[str, Any]) -> str | None:
+    return text_of(document.get("client_id")) or text_of(document.get("app_instance_id"))
 
 
 def _read(
@@ -108,7 +122,7 @@ def _read(
         found.refuse(index, f"{pointer}/timestamp_micros", str(error))
         return
     order_id = text_of(params.get("transaction_id"))
-    client_id = text_of(document.get("client_id")) or text_of(document.get("app_instance_id"))
+    client_id = _client_id(document)
     common = {
         "type": kind,
         "user_id": text_of(document.get("user_id")),

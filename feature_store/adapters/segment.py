@@ -97,8 +97,8 @@ def translate(
     return found
 
 
-def may_profile(call: dict[str, Any], consent_categories: Collection[str]) -> bool:
-    """Tell whether the person of a call lets a profile be kept.
+def said_of_profiling(call: dict[str, Any], consent_categories: Collection[str]) -> bool | None:
+    """Return whether the person of a call lets a profile be kept; ``None`` if it does not say.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def may_profile(call: dict[str, Any], consent_categories: Collection[str]) -> bo
     """
     consent = object_of(call.get("context")).get("consent")
     if consent is None:
-        return True
+        return None
     preferences = object_of(object_of(consent).get("categoryPreferences"))
     said = [
         granted is True
@@ -132,7 +132,12 @@ def _read(
     kind = call.get("type")
     if not isinstance(kind, str):
         found.refuse(index, pointer, "needs a type, such as track")
-    elif not may_profile(call, consent_categories):
+        return
+    allowed = said_of_profiling(call, consent_categories)
+    if allowed is not None and text_of(call.get("userId")) is None:
+        at = next((call[time] for time in TIMES if call.get(time)), None)
+        found.hear(text_of(call.get("anonymousId")), at, now, allowed=allowed)
+    if allowed is False:
         found.withheld += 1
     elif kind == "track":
         _track(found, index, pointer, call, now, currency)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import ValidationError
 
-from feature_store.schema import Event, EventType, format_time
+from feature_store.preferences import Saying
+from feature_store.schema import EPOCH, Event, EventType, check_id, format_time
 
 MAX_NAME_LENGTH = 64
 MAX_EVENTS = 10_000
@@ -105,6 +106,8 @@ class Translation:
         Names of events that have no meaning here, with their number.
     withheld : int
         Messages of people who refused profiling: nothing of them is stored.
+    sayings : list of Saying
+        What visitors said of profiling.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -112,10 +115,37 @@ class Translation:
     refused: list[Refusal] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     withheld: int = 0
+    sayings: list[Saying] = field(default_factory=list)
 
     def ignore(self, name: object) -> None:
         """Count an event whose name means nothing here."""
         self.ignored[str(name)[:MAX_NAME_LENGTH]] += 1
+
+    def hear(self, visitor: str | None, at: object, now: datetime, *, allowed: bool) -> None:
+        """Note whether a visitor lets a profile be kept.
+
+        Parameters
+        ----------
+        visitor : str or None
+            The visitor's id; of nobody, or by an id that is none, nothing is noted.
+        at : object
+            When it was said, as the platform wrote it.
+        now : datetime
+            What the time is; for a time that cannot be read.
+        allowed : bool
+            What was said.
+        """
+        try:
+            person = f"a:{check_id(visitor or '')}"
+        except ValueError:
+            return
+        try:
+            said_at = datetime.fromisoformat(str(at))
+        except ValueError:
+            said_at = now
+        if said_at.tzinfo is None or not EPOCH <= said_at <= now:
+            said_at = now
+        self.sayings.append(Saying(person, "profiling", allowed, said_at, "event"))
 
     def refuse(self, index: int, pointer: str, detail: str) -> None:
         """Note a part that could not be read."""

@@ -141,7 +141,7 @@ class Edge:
                 origin = headers.origin
                 check_origin(principal, None if origin is None else origin.decode("latin-1"))
             parsed = time.perf_counter()
-            found = await worker.recommend(question, opted_out=headers.opted_out)
+            found = await worker.recommend(question, opted_out=headers.opted_out, caller=principal)
         except Exception:  # noqa: BLE001 - the declared route meets it again and reports it
             return False
         status, raw_headers, body = outcome(found, headers.if_none_match)
@@ -203,7 +203,9 @@ class Edge:
             pass
         except Exception as error:
             self._metrics.errors.inc()
-            log.exception("request_failed", request_id=request_id.decode(), path=raw_path)
+            # Never the path: it may name somebody.
+            route = getattr(inner.get("route"), "path", None)
+            log.exception("request_failed", request_id=request_id.decode(), route=route)
             if not status:
                 response = problem_response(inner, problem_of(error))
                 await response(inner, receive, send_with_headers)

@@ -14,6 +14,7 @@ from feature_store.schema import MAX_CLOCK_SKEW_S, Event
 from feature_store.state_writer import AppendResult
 from recsvc.api.http import (
     AnyWorker,
+    actor,
     asking,
     field_errors,
     json_body,
@@ -24,8 +25,10 @@ from recsvc.api.http import (
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import EventsAccepted, FieldProblem, RejectedEvent
 from recsvc.checks import FieldError, InvalidRequestError
+from recsvc.consenting import gpc_refusal, said_by
 from recsvc.public_keys import check_event, filled_in, is_withheld, refuse_other
 from recsvc.requests import load_json
+from recsvc.worker import Worker
 
 MAX_EVENTS = 1_000
 
@@ -112,7 +115,6 @@ async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
     media_type = media_type_of(request)
     batched = media_type == cloudevents.BATCHED
     enveloped = batched or media_type == cloudevents.STRUCTURED
-    browser = caller.kind != "server"
     now = datetime.now(UTC)
 
     def read(value: Any) -> tuple[Event | None, list[FieldError]]:
@@ -149,12 +151,24 @@ async def record_events(request: Request, worker: AnyWorker) -> EventsAccepted:
             else:
                 events.append(event)
     worker.metrics.events.labels("rejected").inc(len(rejected))
-    opted_out = read_headers(request.scope).opted_out
-    kept = [event for event in events if not is_withheld(caller, event, opted_out=opted_out)]
-    withheld = len(events) - len(kept)
-    worker.metrics.events.labels("withheld").inc(withheld)
-    result = await (worker.record_public(kept) if browser else worker.record(kept))
-    return answer_of(result, rejected, withheld)
+    return await _record(request, worker, events, rejected)
+
+
+async def _record(
+    request: Request, worker: Worker, events: list[Event], rejected: list[RejectedEvent]
+) -> EventsAccepted:
+    """Store the events of which something may be kept, and remember what all say of consents."""
+    caller, opted_out = asking(request), read_headers(request.scope).opted_out
+    kept, withheld = list[Event](), list[Event]()
+    for event in events:
+        refused = is_withheld(caller, event, opted_out=opted_out)
+        (withheld if refused else kept).append(event)
+    browser = caller.kind != "server"
+    record = worker.recording.public if browser else worker.recording.trusted
+    result = await record(kept, withheld=withheld, by=said_by(caller))
+    if opted_out and caller.kind == "customer":
+        await worker.decide(f"u:{caller.user_id}", gpc_refusal, said_by(caller))
+    return answer_of(result, rejected)
 
 
 @router.post(
@@ -176,19 +190,18 @@ async def record_order(request: Request, worker: AnyWorker) -> EventsAccepted:
     if (order.placed_at - datetime.now(UTC)).total_seconds() > MAX_CLOCK_SKEW_S:
         said = "the time lies more than 5 minutes in the future"
         raise InvalidRequestError(FieldError("#/placed_at", said))
-    return answer_of(await worker.record(events_of(order)), [])
+    result = await worker.recording.trusted(events_of(order), by=actor(request))
+    return answer_of(result, [])
 
 
-def answer_of(
-    result: AppendResult, rejected: list[RejectedEvent], withheld: int = 0
-) -> EventsAccepted:
+def answer_of(result: AppendResult, rejected: list[RejectedEvent]) -> EventsAccepted:
     """Return what became of a batch."""
     return EventsAccepted(
         accepted=result.accepted,
         duplicates=result.duplicates,
         conflicts=result.conflicts,
         rejected=rejected,
-        withheld=withheld,
+        withheld=result.withheld,
     )
 
 

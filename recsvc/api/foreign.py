@@ -9,7 +9,7 @@ from feature_store.adapters import ga4, retail, segment
 from feature_store.adapters.translation import AdapterError, Refusal, Translation
 from feature_store.errors import ConflictError
 from recsvc.api.events import ERRORS, MAX_EVENTS
-from recsvc.api.http import AnyWorker, json_body, secured
+from recsvc.api.http import AnyWorker, actor, json_body, secured
 from recsvc.api.openapi import any_body, responses
 from recsvc.api.schemas import EventsTranslated, FieldProblem, RejectedEvent
 from recsvc.checks import FieldError, InvalidRequestError
@@ -101,7 +101,7 @@ async def record_segment_calls(request: Request, worker: AnyWorker) -> EventsTra
         )
     except AdapterError as error:
         raise InvalidRequestError(FieldError(error.pointer, error.detail)) from error
-    return await _store(worker, "segment", found)
+    return await _store(worker, "segment", found, actor(request))
 
 
 @router.post(
@@ -120,7 +120,7 @@ async def record_analytics_payload(request: Request, worker: AnyWorker) -> Event
         found = ga4.translate(document, datetime.now(UTC), worker.settings.currency)
     except AdapterError as error:
         raise InvalidRequestError(FieldError(error.pointer, error.detail)) from error
-    return await _store(worker, "ga4", found)
+    return await _store(worker, "ga4", found, actor(request))
 
 
 @router.post(
@@ -139,17 +139,21 @@ async def record_retail_events(request: Request, worker: AnyWorker) -> EventsTra
         found = retail.translate(document, datetime.now(UTC), worker.settings.currency)
     except AdapterError as error:
         raise InvalidRequestError(FieldError(error.pointer, error.detail)) from error
-    return await _store(worker, "retail", found)
+    return await _store(worker, "retail", found, actor(request))
 
 
-async def _store(worker: Worker, platform: str, found: Translation) -> EventsTranslated:
-    """Store a translation: the events, then who turned out to be whom."""
+async def _store(worker: Worker, platform: str, found: Translation, by: str) -> EventsTranslated:
+    """Store a translation: consents, the events, then who turned out to be whom."""
+    await worker.recording.hear(found.sayings, by)
     accepted = duplicates = conflicts = 0
+    withheld = found.withheld
     for start in range(0, len(found.events), MAX_EVENTS):
-        result = await worker.record(found.events[start : start + MAX_EVENTS])
+        part = found.events[start : start + MAX_EVENTS]
+        result = await worker.recording.trusted(part, by=by)
         accepted += result.accepted
         duplicates += result.duplicates
         conflicts += result.conflicts
+        withheld += result.withheld
     worker.metrics.events.labels("rejected").inc(len(found.refused))
     worker.metrics.events.labels("withheld").inc(found.withheld)
     worker.metrics.ignored_names(platform, found.ignored)
@@ -169,6 +173,6 @@ async def _store(worker: Worker, platform: str, found: Translation) -> EventsTra
             for index, pointer, detail in refused
         ],
         ignored=dict(sorted(found.ignored.items())),
-        withheld=found.withheld,
+        withheld=withheld,
         merged=merged,
     )

@@ -74,8 +74,9 @@ def _matches(if_none_match: bytes, etag: bytes) -> bool:
 
 async def _respond(worker: Worker, request: Request, question: RecommendationRequest) -> Response:
     headers = read_headers(request.scope)
-    question = question_of(asking(request), question)
-    found = await worker.recommend(question, opted_out=headers.opted_out)
+    caller = asking(request)
+    question = question_of(caller, question)
+    found = await worker.recommend(question, opted_out=headers.opted_out, caller=caller)
     request.scope["recsvc.phases_s"] = found.phases_s
     status, raw_headers, body = outcome(found, headers.if_none_match)
     response = Response(body, status)
