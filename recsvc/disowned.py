@@ -1,5 +1,8 @@
 """What says nothing of a person any more, because they said that it does not describe them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -57,6 +60,12 @@ def owned(state: UserState, preferences: Preferences, catalogue: Catalogue) -> U
 def disowned_segments(preferences: Preferences) -> frozenset[str]:
     """Return the segments of which a person says that they are no member."""
     return frozenset(one.name for one in preferences.disowned if one.kind == "segment")
+
+
+def disowned_in(document: Mapping[str, Any] | None) -> frozenset[str]:
+    """Return what `disowned_segments` does, of preferences as the store keeps them."""
+    entries = document.get("disowned", ()) if document else ()
+    return frozenset(one["name"] for one in entries if one["kind"] == "segment")
 
 
 def _about(

@@ -32,6 +32,7 @@ from feature_store.merging import ROW_TYPE
 from feature_store.schema import format_time
 from feature_store.store import Store
 from recsvc.decisions import decision_of
+from recsvc.disowned import disowned_in
 from recsvc.export_sections import SECTIONS
 from recsvc.export_values import facts_of, feedback_of, session_of, shown_of, time_of
 from recsvc.people import person_document
@@ -193,6 +194,7 @@ class PersonExport:
             one.documents["computed"] or {},
             read_feedback(one.state),
             (one.documents["preferences"] or {}).get("consent") or {},
+            disowned_in(one.documents["preferences"]),
         )
         for name in sorted(segments_of(self._sources.segments, user)):
             body = self._sources.segments[name].body

@@ -11,6 +11,7 @@ from feature_store.feedback import read_feedback
 from feature_store.people import KINDS
 from feature_store.schema import EVENT_TYPE_CODES, format_time, person_of
 from feature_store.state import UserState, items_of
+from recsvc.disowned import disowned_in
 from recsvc.people import person_document
 from recsvc.segments import segments_of
 from recsvc.worker import Worker
@@ -49,7 +50,8 @@ async def known_user(worker: Worker, user_id: str) -> dict[str, Any]:
     profile, computed = documents["profile"] or {}, documents["computed"] or {}
     consent = (documents["preferences"] or {}).get("consent") or {}
     feedback = read_feedback(state)
-    user = person_document(profile, computed, feedback, consent)
+    disowned = disowned_in(documents["preferences"])
+    user = person_document(profile, computed, feedback, consent, disowned)
     segments = sorted(segments_of(current.site.segments, user))
     return {
         "user_id": user_id,

@@ -1,7 +1,7 @@
 """Persons as conditions see them: one document of what is known, built where somebody needs it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -13,9 +13,10 @@ from feature_store.feedback import read_feedback
 from feature_store.people import Kind
 from feature_store.preferences import Preferences
 from feature_store.store import Store, UserContext
+from recsvc.disowned import disowned_in, disowned_segments
 from recsvc.needs import Needs
 from recsvc.requests import RecommendationRequest
-from recsvc.segments import Segment, segments_of
+from recsvc.segments import DISOWNED, Segment, segments_of
 
 SLICE = 50
 """People whose documents are looked at before others get the event loop: a millisecond or two."""
@@ -25,7 +26,8 @@ _NOTHING: Mapping[str, Any] = {}
 _HELD_IN: dict[Kind, frozenset[str]] = {
     "profile": frozenset({"attributes", "loyalty"}),
     "computed": frozenset({"computed"}),
-    "preferences": frozenset({"consent"}),
+    # Of everybody: who disowned a segment is no member of it.
+    "preferences": frozenset({"consent", "attributes", "loyalty", "computed", "feedback"}),
 }
 """Which documents of a person hold what conditions speak of."""
 
@@ -35,6 +37,7 @@ def person_document(
     computed: Mapping[str, Any],
     feedback: Mapping[str, Any],
     consent: Mapping[str, Any],
+    disowned: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return a person as ``user.*`` of conditions reads it.
 
@@ -48,14 +51,19 @@ def person_document(
         Result of ``feature_store.feedback.read_feedback``.
     consent : mapping
         What the person allows, as far as they said.
+    disowned : collection of str
+        Segments of which the person says that they are no member (``segments.segments_of`` obeys).
     """
-    return {
+    document = {
         "attributes": profile.get("attributes") or _NOTHING,
         "loyalty": profile.get("loyalty") or _NOTHING,
         "computed": computed,
         "feedback": feedback,
         "consent": consent,
     }
+    if disowned:
+        document[DISOWNED] = disowned
+    return document
 
 
 def document_of(context: UserContext) -> dict[str, Any]:
@@ -65,6 +73,7 @@ def document_of(context: UserContext) -> dict[str, Any]:
         orjson.loads(context.computed) if context.computed else _NOTHING,
         read_feedback(context.state),
         consent_of(context.preferences),
+        disowned_segments(context.preferences),
     )
 
 
@@ -138,7 +147,7 @@ async def scan_users(
         If the server does not answer.
     """
     parts = {field.split(".")[1] for field in fields if field.startswith("user.")}
-    kinds = [kind for kind, held in _HELD_IN.items() if not parts.isdisjoint(held)] or ["profile"]
+    kinds = [kind for kind, held in _HELD_IN.items() if not parts.isdisjoint(held)] or list(_HELD_IN)
     async for batch in store.people.scan(kinds, SLICE):
         users = [one for one in batch if one[0].startswith(_USER_PREFIX)]
         said: Sequence[Mapping[str, Any]] = [_NOTHING] * len(users)
@@ -153,6 +162,7 @@ async def scan_users(
                     documents.get("computed") or _NOTHING,
                     facts,
                     (documents.get("preferences") or _NOTHING).get("consent") or _NOTHING,
+                    disowned_in(documents.get("preferences")),
                 ),
             )
             for (person, documents), facts in zip(users, said, strict=True)

@@ -25,6 +25,8 @@ from feature_store.schema import Frozen
 
 KIND = "segment"
 MAX_SEGMENTS = 500
+DISOWNED = "disowned_segments"
+"""Where a person's document has the segments of which they say that they are no member."""
 
 
 class SegmentBody(Frozen):
@@ -145,7 +147,9 @@ def segments_of(
     """
     scope = Scope(user=user)
     asked = segments if names is None else [name for name in names if name in segments]
-    return frozenset(name for name in asked if segments[name].holds(scope))
+    return frozenset(name for name in asked if segments[name].holds(scope)).difference(
+        user.get(DISOWNED, ())
+    )
 
 
 class SegmentIndex:
@@ -181,7 +185,9 @@ class SegmentIndex:
             for value in found if isinstance(found, list) else (found,):
                 if isinstance(value, str | bool | int | float):
                     tried += table.get(value, ())
-        return frozenset(segment.segment_id for segment in tried if segment.holds(scope))
+        return frozenset(
+            segment.segment_id for segment in tried if segment.holds(scope)
+        ).difference(user.get(DISOWNED, ()))
 
 
 def _is_plain(name: str) -> bool:

@@ -169,7 +169,7 @@ def measure(snapshot: Snapshot, subject: Subject, shop: Shop, people: int) -> li
             def lifted(snapshot: Snapshot, said: Preferences, logs: Any = logs) -> Follows:
                 return replace(read_follows(snapshot, said), logs=logs)
 
-            recsvc.engine.read_follows = lifted  # type: ignore[attr-defined]
+            setattr(recsvc.engine, "read_follows", lifted)  # noqa: B010
             lists, fresh = {}, {}
             shares = []
             for at, names in asked.items():
