@@ -320,13 +320,10 @@ def _forget(path: Path, erased_at: ErasedAt) -> Counter[str]:
 def _kept(records: list[Record], erased_at: ErasedAt | None) -> list[Record]:
     if erased_at is None:
         return records
-    people = {record.get("person") for record in records} - {None}
-    erased = {person: erased_at(person) for person in people}
+    people: set[str] = {record["person"] for record in records if record.get("person")}
+    since = {one: gone_ms + UNDER_WAY_MS for one in people if (gone_ms := erased_at(one))}
     return [
-        record
-        for record in records
-        if not (gone_ms := erased.get(record.get("person"), 0))
-        or record["at"] >= gone_ms + UNDER_WAY_MS
+        record for record in records if record["at"] >= since.get(record.get("person") or "", 0)
     ]
 
 

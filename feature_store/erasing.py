@@ -26,8 +26,9 @@ from feature_store.scrubbing import merged_visitors, scrub
 from feature_store.store import Store
 
 LOCK_WAIT_S = 15.0
-SETTLE_S = 1.0
-"""Answers that were under way when their person was erased are recorded by then."""
+SETTLE_S = 2.0
+"""Answers that were under way when their person was erased are recorded by then, and every worker
+has seen the job, for each looks once a second."""
 ABANDONED_S = 30.0
 """Whoever asked for an erasure and has not told the server to forget by then, was killed."""
 CLOSE_WAIT_S = 10.0

@@ -162,6 +162,19 @@ class Erasures:
             for person, guard in zip(job.people, guards, strict=True)
         ]
 
+    async def ids(self) -> set[str]:
+        """Return the names of the erasures that are not finished.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the server does not answer.
+        """
+        try:
+            return {one.decode() for one in await self._redis.hkeys(keys.ERASURE_JOBS)}
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"the erasures cannot be read: {error}") from error
+
     async def jobs(self) -> list[Job]:
         """Return the erasures that are not finished, oldest first.
 

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from recsvc.api import (
     decisions,
+    erasures,
     events,
     exports,
     foreign,
@@ -17,12 +18,15 @@ from recsvc.api import (
     me,
     models,
     ops,
+    pages,
     personas,
     placements,
+    portraits,
     preferences,
     privacy,
     profiles,
     publications,
+    questions,
     recalls,
     recommendations,
     reports,
@@ -40,6 +44,7 @@ from recsvc.worker import Worker
 
 RESOURCES = (
     recommendations,
+    pages,
     decisions,
     events,
     foreign,
@@ -51,7 +56,10 @@ RESOURCES = (
     reports,
     me,
     preferences,
+    portraits,
+    questions,
     exports,
+    erasures,
     # Before the rules: "audit" is no rule's id.
     publications,
     rule_reviews,

@@ -120,6 +120,7 @@ class DecisionRecorder:
             else:
                 self._metrics.decisions.labels("recorded").inc(len(part))
             await asyncio.sleep(0)
+        self._writer.close_if_asked()
 
     async def close(self) -> None:
         """Record what waits and close the file."""
@@ -174,7 +175,8 @@ class Sealing:
             If the server does not answer.
         """
         if await self._store.streams.lead(self._leader, LEASE_S):
-            await asyncio.to_thread(self._log.seal)
+            ledger = await self._store.forgetting.ledger()
+            await asyncio.to_thread(self._log.seal, lambda person: ledger.cut_of(person).erased_ms)
             oldest = datetime.now(UTC).date() - timedelta(self._settings.decision_days)
             await asyncio.to_thread(self._log.drop_before, oldest)
 
