@@ -68,7 +68,7 @@ def test_operation_ids_are_verbs_and_unique(document: dict[str, Any]) -> None:
     verbs = {
         "get", "post", "list", "record", "promote", "rollback", "hold", "resume", "check",
         "merge", "put", "patch", "delete", "create", "publish", "revert", "roll", "preview",
-        "lint", "audit", "end",
+        "lint", "audit", "end", "reset",
     }  # fmt: skip
     assert {one.partition("_")[0] for one in ids} <= verbs
     assert all(re.fullmatch(r"[a-z]+_[a-z_]+", one) for one in ids)
@@ -195,6 +195,8 @@ ROUTES = {
     ("patch", "/v1/me/preferences"),
     ("get", "/v1/users/{user_id}/preferences"),
     ("patch", "/v1/users/{user_id}/preferences"),
+    ("post", "/v1/me/preferences/reset"),
+    ("post", "/v1/users/{user_id}/preferences/reset"),
     ("get", "/v1/personas"),
     ("get", "/v1/personas/{persona_id}"),
     ("put", "/v1/personas/{persona_id}"),
