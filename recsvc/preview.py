@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from feature_store.conditions import Scope
 from feature_store.impressions import NO_IMPRESSIONS, Impressions
-from feature_store.preferences import Preferences
-from feature_store.state import UserState
+from feature_store.preferences import Preferences, ProfilingDefault, profiling_allowed
+from feature_store.state import EMPTY_STATE, UserState
+from feature_store.store import UserContext
 from recsvc.engine import Response, recommend
 from recsvc.needs import needs_of
-from recsvc.people import scope_of
+from recsvc.people import document_of, scope_of
 from recsvc.requests import RecommendationRequest
 from recsvc.rules import CheckedRule, compile_rules
 from recsvc.snapshot import Snapshot
@@ -52,6 +53,29 @@ class Viewer:
     preferences: Preferences
     document: Mapping[str, Any]
     impressions: Impressions = NO_IMPRESSIONS
+
+
+def viewer_of(name: str, context: UserContext) -> Viewer:
+    """Return a person as a viewer, from what was read with ``documents=True``."""
+    document = document_of(context) if context.person is not None else {}
+    return Viewer(name, context.state, context.preferences, document, context.impressions)
+
+
+def as_served(viewer: Viewer, default: ProfilingDefault) -> Viewer:
+    """Return a viewer of whom nothing is used but what they hide, if they may not be profiled.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Somebody, or nobody.
+    default : {"opt_out", "opt_in"}
+        What holds for who was never asked.
+    """
+    said = viewer.preferences
+    if profiling_allowed(said, default):
+        return viewer
+    said = said.model_copy(update={"personalization": False})
+    return Viewer(viewer.name, EMPTY_STATE, said, {})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +145,7 @@ def preview(
     now_s : int
         Seconds since 1970; may lie in the future.
     """
+    attributes = viewer.document.get("attributes", {})
     lists = [
         recommend(
             snapshot,
@@ -130,6 +155,7 @@ def preview(
             now_s,
             impressions=viewer.impressions,
             scope=_scope(snapshot, viewer, request, now_s),
+            start=snapshot.model.starts.of_person(attributes, viewer.preferences),
         )
         for snapshot in (before, after)
     ]

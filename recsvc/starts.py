@@ -169,10 +169,14 @@ class Starts:
         """
         if preferences is NO_PREFERENCES and not (profile and self.has_groups):
             return None
+        read = orjson.loads(profile) if profile and self.has_groups else {}
+        return self.of_person(read.get("attributes") or {}, preferences)
+
+    def of_person(self, attributes: Mapping[str, Any], preferences: Preferences) -> Start | None:
+        """Return a start from what a shop knows and what a person said, as `of` does."""
         interests: list[str | Name] = [*sorted(preferences.interests)]
         interests += followed_names(preferences)
-        said = orjson.loads(profile).get("attributes") if profile and self.has_groups else None
-        return self.of(interests, said or {}) if interests or said else None
+        return self.of(interests, attributes) if interests or attributes else None
 
     def of(self, interests: Sequence[str | Name], attributes: Mapping[str, Any]) -> Start | None:
         """Return a start.

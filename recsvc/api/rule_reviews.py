@@ -17,10 +17,18 @@ from recsvc.api.rules import BODY, BODY_ERRORS, READING, checked_body, vocabular
 from recsvc.api.schemas import Document
 from recsvc.checks import FieldError, InvalidRequestError, pointer_to
 from recsvc.linting import drafts_of, lint
-from recsvc.people import document_of
 from recsvc.personas import KIND as PERSONA
 from recsvc.personas import MadeUp, PersonaBody, persona_state
-from recsvc.preview import Pair, Viewer, as_lists, compare, preview, with_rules
+from recsvc.preview import (
+    Pair,
+    Viewer,
+    as_lists,
+    as_served,
+    compare,
+    preview,
+    viewer_of,
+    with_rules,
+)
 from recsvc.publishing import OUT_OF_FORCE, rule_of
 from recsvc.requests import RecommendationRequest, load_json
 from recsvc.rules import CheckedRule, parse_rule
@@ -267,7 +275,5 @@ async def _viewers(worker: Worker, body: PreviewBody, made_up: MadeUp | None) ->
     for person in dict.fromkeys(people):
         context = await worker.store.load_context(person, documents=True)
         name = "nobody" if person is None else person.removeprefix("u:")
-        document = document_of(context) if person else {}
-        known = (context.state, context.preferences, document, context.impressions)
-        viewers.append(Viewer(name, *known))
-    return viewers
+        viewers.append(viewer_of(name, context))
+    return [as_served(viewer, worker.settings.profiling) for viewer in viewers]
