@@ -17,6 +17,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.errors import NotFoundError
 from feature_store.preferences import Preferences
 from recsvc.answering import Question, Recommendation, choose, etag_of, write
+from recsvc.auth import Principal
 from recsvc.checks import FieldError
 from recsvc.decisions import DecisionRecorder
 from recsvc.engine import Response
@@ -86,8 +87,9 @@ async def answer_page(
     worker: Worker,
     name: str,
     request: RecommendationRequest,
+    caller: Principal | None = None,
     *,
-    opted_out: bool,
+    opted_out: bool = False,
     mine: bool = False,
 ) -> Recommendation:
     """Answer one request for a page.
@@ -100,6 +102,8 @@ async def answer_page(
         The page.
     request : RecommendationRequest
         For whom, where, about what; its placement and limit do not matter.
+    caller : Principal or None
+        Who asks.
     opted_out : bool
         Whether the visitor's browser says ``Sec-GPC: 1``.
     mine : bool
@@ -114,10 +118,14 @@ async def answer_page(
     """
     began_s = time.perf_counter()
     documents = _needs_documents(worker, name)
-    question = await worker.question(request, opted_out=opted_out, documents=documents)
+    question = await worker.question(
+        request, caller=caller, opted_out=opted_out, documents=documents
+    )
     if not documents and _needs_documents(worker, name):
         # Since a change of the page that came with what was read.
-        question = await worker.question(request, opted_out=opted_out, documents=True)
+        question = await worker.question(
+            request, caller=caller, opted_out=opted_out, documents=True
+        )
     snapshot = worker.holder.current
     page = snapshot.site.pages.get(name)
     if page is None:

@@ -59,6 +59,7 @@ TAGS = [
     {"name": "personas", "description": "Made-up customers for preview"},
     {"name": "rules", "description": "The marketers' overrides"},
     {"name": "placements", "description": "Slots, and what fills them"},
+    {"name": "pages", "description": "Several slots in one call, no item twice"},
     {"name": "recalls", "description": "What must be gone from everything"},
     {"name": "privacy", "description": "What must not be named; how the ranking works"},
     {"name": "reports", "description": "What customers said, summed up"},

@@ -1,0 +1,261 @@
+"""``/v1/pages``: whole pages in one call, and what stands on them; ``/v1/me/page``: one's own."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from feature_store.documents import Document as Stored
+from feature_store.documents import SiteDocuments, Write
+from feature_store.errors import ConflictError, NotFoundError
+from recsvc.api.http import (
+    AnyWorker,
+    PathId,
+    actor,
+    asking,
+    field_errors,
+    json_body,
+    read_headers,
+    secured,
+)
+from recsvc.api.openapi import DESCRIPTIONS, body_of, parameters_of, responses
+from recsvc.api.page_schemas import (
+    ANSWER,
+    BODY,
+    DEFINITION,
+    MY_ANSWER,
+    MyPageAnswer,
+    PageAnswer,
+    PageDeleted,
+    PageDocument,
+    PageList,
+)
+from recsvc.api.preferences import Mine
+from recsvc.api.recommendations import SCOPE, outcome
+from recsvc.api.revisions import etag, expected_revision
+from recsvc.api.rules import READING, WRITING
+from recsvc.api.schemas import RecommendationBody
+from recsvc.auth import require
+from recsvc.checks import BadValueError, FieldError, InvalidRequestError, check_name
+from recsvc.page_documents import (
+    BUILT_IN,
+    KIND,
+    MAX_PAGES,
+    ME,
+    PageBody,
+    body_of_page,
+    check_page,
+)
+from recsvc.pages import answer_page
+from recsvc.placement_documents import read_placements
+from recsvc.public_keys import question_of
+from recsvc.requests import OF_ONE_LIST, RecommendationRequest, load_json, parse_query
+from recsvc.worker import Worker
+
+router = APIRouter()
+
+NOT_MINE = OF_ONE_LIST | {"user_id", "external_id", "explain"}
+"""What a request for one's own page does not say."""
+ERRORS = (401, 403, 404, 422, 500, 503)
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": DESCRIPTIONS[304]}}
+
+
+def _parameters(without: frozenset[str]) -> dict[str, Any]:
+    """Return what OpenAPI says of the query, which is read by hand."""
+    known = parameters_of(RecommendationBody)
+    return {"parameters": [one for one in known if one["name"] not in without]}
+
+
+async def _respond(
+    request: Request,
+    worker: Worker,
+    page: str,
+    question: RecommendationRequest,
+    *,
+    mine: bool = False,
+) -> Response:
+    headers = read_headers(request.scope)
+    found = await answer_page(
+        worker, page, question, asking(request), opted_out=headers.opted_out, mine=mine
+    )
+    request.scope["recsvc.phases_s"] = found.phases_s
+    status, raw_headers, body = outcome(found, headers.if_none_match)
+    response = Response(body, status)
+    response.raw_headers[:0] = raw_headers
+    return response
+
+
+@router.get(
+    "/v1/pages/{page}",
+    tags=["pages"],
+    operation_id="get_page",
+    summary="What should be shown on this page?",
+    responses={**responses(PageAnswer, ANSWER, *ERRORS), **_NOT_MODIFIED},
+    **secured(SCOPE, extra=_parameters(OF_ONE_LIST), public=True, customer=True),
+)
+async def get_page(request: Request, worker: AnyWorker, page: PathId) -> Response:
+    """Fill all modules of a page in one call, from the top, no item twice.
+
+    The query is that of recommendations; placements and limits are the page's. Each module is a
+    recommendation answer with an id of its own: impressions and clicks name it, and it is replayed
+    by it. One with nothing to show is left out and named in `empty`; one whose placement is gone,
+    in `missing`. To continue a module, ask its placement with `after` and the items above it as
+    `exclude_item_ids`.
+    """
+    question = parse_query(request.scope["query_string"], OF_ONE_LIST)
+    question = question_of(asking(request), question)
+    return await _respond(request, worker, page, question)
+
+
+@router.get(
+    "/v1/me/page",
+    tags=["me"],
+    operation_id="get_my_page",
+    summary="My page",
+    responses={**responses(MyPageAnswer, MY_ANSWER, 401, 403, 422, 500, 503), **_NOT_MODIFIED},
+    **secured(extra=_parameters(NOT_MINE | {"anonymous_id"}), public=True, customer=True),
+)
+async def get_my_page(request: Request, worker: AnyWorker, _: Mine) -> Response:
+    """Fill the page `me` of the customer of the token, or of a visitor with a public key.
+
+    The modules are those that they chose (`preferences.page.modules`), in their order; before they
+    chose, those that suit their stage: new, active, at risk, lapsed. Reasons are in words.
+    `choosable` is what there is to choose. Who may not be profiled has their own modules too, with
+    what everybody sees.
+    """
+    require(asking(request), SCOPE)
+    question = parse_query(request.scope["query_string"], NOT_MINE)
+    question = question_of(asking(request), question)
+    return await _respond(request, worker, ME, question, mine=True)
+
+
+@router.get(
+    "/v1/pages",
+    tags=["pages"],
+    operation_id="list_pages",
+    summary="All pages",
+    response_model=PageList,
+    responses=responses(PageList, {"pages": [DEFINITION]}, 401, 403, 500, 503),
+    **secured(READING),
+)
+async def list_pages(worker: AnyWorker) -> dict[str, Any]:
+    """List what stands on the built-in pages, as they are now, and on the site's own."""
+    await worker.context(None)
+    return {"pages": [_shown(worker, name) for name in sorted(worker.holder.current.site.pages)]}
+
+
+@router.get(
+    "/v1/pages/{page}/definition",
+    tags=["pages"],
+    operation_id="get_page_definition",
+    summary="What stands on a page",
+    response_model=PageDocument,
+    responses=responses(PageDocument, DEFINITION, *ERRORS),
+    **secured(READING),
+)
+async def get_page_definition(
+    response: Response, worker: AnyWorker, page: PathId
+) -> dict[str, Any]:
+    """Return which modules a page has; its revision is the `ETag`, 0 for a built-in one."""
+    await worker.context(None)
+    if page not in worker.holder.current.site.pages:
+        raise _missing(page)
+    document = _shown(worker, page)
+    response.headers["ETag"] = etag(document["revision"])
+    return document
+
+
+@router.put(
+    "/v1/pages/{page}",
+    tags=["pages"],
+    operation_id="put_page",
+    summary="Make or change a page",
+    response_model=PageDocument,
+    responses=responses(
+        PageDocument, DEFINITION, 400, 401, 403, 404, 409, 412, 413, 415, 422, 500, 503
+    ),
+    **secured(WRITING, extra=body_of(PageBody, BODY)),
+)
+async def put_page(
+    request: Request, response: Response, worker: AnyWorker, page: PathId
+) -> dict[str, Any]:
+    """Say which modules stand on a page; in the next answer of every worker.
+
+    On the page `me`, `choosable` modules are those that customers may choose. `defaults` say which
+    modules stand there for customers of a stage; on `me` for those who chose none.
+    """
+    body = _read(load_json(await json_body(request)), page)
+    seen = expected_revision(request)
+
+    def plan(site: SiteDocuments) -> list[Write]:
+        if errors := check_page(body, read_placements(site)):
+            raise InvalidRequestError(*errors)
+        if site.get(KIND, page) is None and len(site.of_kind(KIND)) >= MAX_PAGES:
+            raise ConflictError(f"there are {MAX_PAGES} pages, and no room for more")
+        return [Write(KIND, page, body.model_dump(mode="json"), seen)]
+
+    _, (stored,) = await worker.keeper.change(plan, actor(request))
+    response.headers["ETag"] = etag(stored.revision)
+    return _shown(worker, page)
+
+
+@router.delete(
+    "/v1/pages/{page}",
+    tags=["pages"],
+    operation_id="delete_page",
+    summary="Delete a page, or restore a built-in one",
+    response_model=PageDeleted,
+    responses=responses(
+        PageDeleted,
+        {"name": "home", "restored": True},
+        *(401, 403, 404, 409, 412, 422, 500, 503),
+    ),
+    **secured(WRITING),
+)
+async def delete_page(request: Request, worker: AnyWorker, page: PathId) -> dict[str, Any]:
+    """Delete a page; a built-in one is as it came."""
+    seen = expected_revision(request)
+
+    def plan(site: SiteDocuments) -> list[Write]:
+        if site.get(KIND, page) is None:
+            if page in BUILT_IN:
+                return []
+            raise _missing(page)
+        return [Write(KIND, page, None, seen)]
+
+    await worker.keeper.change(plan, actor(request))
+    return {"name": page, "restored": page in BUILT_IN}
+
+
+def _read(value: object, name: str) -> PageBody:
+    try:
+        check_name(name)
+    except BadValueError as error:
+        raise InvalidRequestError(FieldError("#/name", error.detail)) from error
+    if isinstance(value, dict):
+        value = {key: part for key, part in value.items() if key not in _ADDED}
+    try:
+        return PageBody.model_validate(value)
+    except ValidationError as error:
+        raise InvalidRequestError(*field_errors(error)) from error
+
+
+_ADDED = frozenset(PageDocument.model_fields).difference(PageBody.model_fields)
+
+
+def _missing(name: str) -> NotFoundError:
+    return NotFoundError(f"there is no page {name!r}")
+
+
+def _shown(worker: Worker, name: str) -> dict[str, Any]:
+    site = worker.holder.current.site
+    stored: Stored | None = site.documents.get(KIND, name)
+    return {
+        **body_of_page(site.pages[name]),
+        "name": name,
+        "built_in": name in BUILT_IN,
+        "changed": stored is not None,
+        "revision": stored.revision if stored else 0,
+        "updated_at": stored.updated_at if stored else None,
+        "updated_by": stored.updated_by if stored else None,
+    }
