@@ -140,4 +140,6 @@ def journey(response: Response, chosen: Chosen) -> dict[str, Any]:
         found["score_parts"] = {
             name: round(float(part), 6) for name, part in zip(FEATURES, parts, strict=True)
         }
+        if candidates.lifts is not None:
+            found["score_parts"]["followed"] = round(float(candidates.lifts[chosen.position]), 6)
     return found

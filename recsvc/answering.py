@@ -222,7 +222,8 @@ def write(
     )
     body = orjson.dumps(document)
     if recorder is not None:
-        person, kept = question.person, body
+        # A visitor who has signed in is the user.
+        person, kept = question.context.person, body
         if question.named and not _may_record(question):
             person, kept = None, orjson.dumps(document | {"user_id": None})
         recorder.note(Noted(recommendation_id, now_ms, person, request, response, kept))

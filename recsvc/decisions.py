@@ -55,7 +55,7 @@ class Noted:
     at_ms : int
         When it was made, in milliseconds since 1970.
     person : str or None
-        Whose state it was made from; ``None`` for nobody.
+        Whose state it was made from; ``None`` for nobody, and for whoever may not be named.
     request : RecommendationRequest
         What was asked.
     response : Response
@@ -207,6 +207,9 @@ def line_of(noted: Noted, *, whole: bool = False) -> bytes:
     if response.rules:
         entries = response.rules.entries
         record["rules"] = {one.rule.rule_id: one.rule.revision for one in entries}
+    if response.personalized and noted.person is None:
+        # Nobody is named, so nothing may say whose history it was either.
+        return _around(record, noted.body)
     if response.personalized:
         record["history"] = _history(response)
     allowed = response.query.allowed
@@ -215,7 +218,11 @@ def line_of(noted: Noted, *, whole: bool = False) -> bytes:
         record["removed"] = _removed(response)
     if whole:
         record["candidates"] = _candidates(response)
-    return orjson.dumps(record)[:-1] + b',"answer":' + noted.body + b"}"
+    return _around(record, noted.body)
+
+
+def _around(record: dict[str, Any], answer: bytes) -> bytes:
+    return orjson.dumps(record)[:-1] + b',"answer":' + answer + b"}"
 
 
 def _history(response: Response) -> list[list[Any]]:
@@ -348,7 +355,7 @@ def _candidates(response: Response) -> list[dict[str, Any]]:
     candidates, _ = natural
     order = np.argsort(-candidates.scores, kind="stable")
     order = np.arange(len(order)) if candidates.is_sorted else order
-    ids, weights = response.snapshot.catalogue.item_id, response.snapshot.model.weights
+    ids, weights = response.snapshot.catalogue.item_id, response.query.weights
     found = []
     for place in order[:CANDIDATES].tolist():
         row = int(candidates.rows[place])
@@ -361,5 +368,7 @@ def _candidates(response: Response) -> list[dict[str, Any]]:
             entry["score_parts"] = {
                 name: round(float(part), 5) for name, part in zip(FEATURES, parts, strict=True)
             }
+            if candidates.lifts is not None:
+                entry["score_parts"]["followed"] = round(float(candidates.lifts[place]), 5)
         found.append(entry)
     return found
