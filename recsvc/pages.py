@@ -200,11 +200,11 @@ def arranged(page: Page, question: Question) -> Arrangement:
     known = page.by_name
     wanted = wanted_modules(question.context.preferences) if page.name == ME else ()
     chosen = tuple(name for name in wanted if name in known and known[name].choosable)
-    missing = tuple(name for name in wanted if name not in chosen)
     if chosen:
         because, names = "chosen", chosen
     else:
         because, names = _default(page, _stage(question))
+    missing = tuple(name for name in wanted if name not in names)
     return Arrangement(tuple(known[name] for name in names), because, chosen, missing)
 
 
