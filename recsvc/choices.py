@@ -155,15 +155,16 @@ def heard(
         Who or what said so.
     """
     known = [change for change in preferences.consent_changes if change.purpose == purpose]
-    # As it is stored: to the millisecond.
-    said = ConsentChange(purpose=purpose, allowed=allowed, at=at, source=source)
-    said = ConsentChange.model_validate_json(said.model_dump_json())
-    if said in known:
-        return preferences
-    if known:
+    if known and at < known[-1].at:
         skew = timedelta(seconds=0 if allowed else MAX_CLOCK_SKEW_S)
-        if said.at + skew < known[-1].at:
+        once_more = any(
+            change.source == source and abs(change.at - at) <= skew
+            for change in known
+            if change.allowed is allowed
+        )
+        if once_more or at + skew < known[-1].at:
             return preferences
+        at = known[-1].at
     return consented(preferences, {purpose: allowed}, at, source)
 
 

@@ -11,7 +11,7 @@ from feature_store.schema import check_id
 from recsvc.api.http import AnyWorker, PathId, actor, asking, json_body, read_headers, secured
 from recsvc.api.me import refuse_user_id
 from recsvc.api.openapi import body_of, responses
-from recsvc.api.preference_schemas import PreferencesDocument
+from recsvc.api.preference_schemas import PreferencesDocument, TasteForgotten
 from recsvc.auth import ForbiddenError
 from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.choice_patches import LIMITS, PreferencesPatch, read_patch
@@ -53,6 +53,7 @@ PATCH_EXAMPLE: dict[str, Any] = {
     "email": {"frequency_days": 7},
     "consent": {"profiling": True},
 }
+RESET_EXAMPLE = {"user_id": "2375", "anonymous_id": None, "forgotten": 3}
 _VISITOR = Query(
     description="the visitor, with a public key; at least 22 characters, all random",
     examples=["507f191e-810c-4197-89de-860ea0123456"],
@@ -181,6 +182,56 @@ async def patch_preferences(
     `consent.source` says where the user said so; it stands beside the key's name.
     """
     return await _patch(request, response, worker, whose)
+
+
+@router.post(
+    "/v1/me/preferences/reset",
+    tags=["me"],
+    operation_id="reset_my_taste",
+    summary="Forget my taste, keep my choices",
+    response_model=TasteForgotten,
+    responses=responses(TasteForgotten, RESET_EXAMPLE, 401, 403, 422, 429, 500, 503),
+    **secured(public=True, customer=True),
+)
+async def reset_my_taste(request: Request, worker: AnyWorker, whose: Mine) -> TasteForgotten:
+    """Forget what the customer of the token, or a visitor, did; the next answer knows nothing.
+
+    What was hidden, followed, said of interests and of consents stays. Who has signed in resets
+    with the customer's token.
+    """
+    await _count(request, worker, whose)
+    if asking(request).kind == "public":
+        context = await worker.store.load_context(whose.person)
+        if context.person != whose.person:
+            raise ForbiddenError("the visitor is a customer now: sign in, and reset with the token")
+    return await _reset(worker, whose)
+
+
+@router.post(
+    "/v1/users/{user_id}/preferences/reset",
+    tags=["users"],
+    operation_id="reset_taste",
+    summary="Forget a user's taste, keep the choices",
+    response_model=TasteForgotten,
+    responses=responses(TasteForgotten, RESET_EXAMPLE, 401, 403, 404, 422, 500, 503),
+    **secured("privacy:admin"),
+)
+async def reset_taste(worker: AnyWorker, whose: Theirs) -> TasteForgotten:
+    """Forget what a user did; the next answer knows nothing of it, and what comes late is dropped.
+
+    What was hidden, followed, said of interests and of consents stays.
+    """
+    return await _reset(worker, whose)
+
+
+async def _reset(worker: Worker, whose: Whose) -> TasteForgotten:
+    forgotten = await worker.store.forgetting.forget_taste(whose.person, whose.by)
+    kind, _, one = whose.person.partition(":")
+    return TasteForgotten(
+        user_id=one if kind == "u" else None,
+        anonymous_id=one if kind == "a" else None,
+        forgotten=forgotten,
+    )
 
 
 async def _patch(

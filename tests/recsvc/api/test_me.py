@@ -141,6 +141,11 @@ def test_who_objects_to_profiling_is_obeyed(customer: Customer, client: httpx.Cl
     assert (answer["accepted"], answer["withheld"]) == (0, 1)
     refused = said("i00012", consent={"profiling": False})
     answer = gil.post("/v1/events", json=[refused, said("i00013"), {}]).json()
+    # The objection is remembered: until it is taken back, nothing more is kept.
+    assert (answer["accepted"], answer["withheld"], len(answer["rejected"])) == (0, 2, 1)
+    agreed = gil.patch("/v1/me/preferences", json={"consent": {"profiling": True}})
+    assert agreed.status_code == 200
+    answer = gil.post("/v1/events", json=[refused, said("i00013"), {}]).json()
     assert (answer["accepted"], answer["withheld"], len(answer["rejected"])) == (1, 1, 1)
     assert client.get(f"/v1/users/{user}").json()["counts"] == {"view": 2}
 

@@ -191,6 +191,7 @@ ROUTES = {
     ("delete", "/v1/users/{user_id}"),
     ("delete", "/v1/me"),
     ("get", "/v1/erasures/{erasure_id}"),
+    ("get", "/v1/me/erasures/{erasure_id}"),
     ("get", "/v1/me/preferences"),
     ("patch", "/v1/me/preferences"),
     ("get", "/v1/users/{user_id}/preferences"),
