@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from feature_store import external_ids, impressions, keys, scripts
 from feature_store.errors import OverloadedError, StoreUnavailableError
-from feature_store.forgotten import KIND, Cut, Erased, Ledger, ledger_of, read_cut
+from feature_store.forgotten import KIND, NO_CUT, Cut, Erased, Ledger, ledger_of, read_cut
 from feature_store.guards import Guard, Salts
 from feature_store.links import read_link
 from feature_store.person_values import Value, comparing
@@ -296,6 +296,16 @@ class Forgetting:
 
     # --- after a loss ---------------------------------------------------------------------------
 
+    async def entries(self) -> list[dict[str, Any]]:
+        """Return all cuts as the archive has them, for an archive that may lack some."""
+        ledger = await self.ledger()
+        found = []
+        for shard in keys.shards() if ledger else ():
+            for digest in await self._redis.hkeys(keys.forgotten(shard)):
+                cut = ledger.cuts.get(digest.decode(), NO_CUT)
+                found.append(forgotten_entry(digest.decode(), cut, ledger.salt, shard, "rebuild"))
+        return found
+
     async def replay(self, entries: Iterable[Mapping[str, Any]]) -> int:
         """Teach an emptied server who is forgotten.
 
@@ -347,8 +357,8 @@ class _Known:
     def counts(self) -> Counter[str]:
         """Return how many of each kind there were."""
         counts = Counter({kind: 1 for kind, value in self.read.items() if value is not None})
+        counts["event_ids"] = sum(self.n_ids)
         if self.erase:
-            counts["event_ids"] = sum(self.n_ids)
             counts["merges"] = len(self.journal)
         return +counts
 

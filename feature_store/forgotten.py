@@ -7,7 +7,7 @@ which training and a rebuild read them.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -145,25 +145,42 @@ class Ledger:
 
         The people of the log are read at once, its rows when the result is.
         """
+        return self.keeping(log)(log)
+
+    def keeping(self, log: pl.LazyFrame) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+        """Return what leaves out forgotten events of a log, or of parts of it.
+
+        Parameters
+        ----------
+        log : LazyFrame
+            Names everybody whose events will be asked for; its people are read now, once.
+        """
         if not self.cuts:
-            return log
-        names = log.collect_schema().names()
-        log = log.with_columns(pl.col("user_id", "anonymous_id").cast(pl.String))
+            return _as_it_is
+        log = _with_text_ids(log)
         users, visitors = (
             self._table(log.select(pl.col(name).unique()).collect(engine="streaming"), prefix)
             for name, prefix in (("user_id", "u:"), ("anonymous_id", "a:"))
         )
         if users.is_empty() and visitors.is_empty():
-            return log
-        joined = log.join(users.lazy().rename(_named("user")), on="user_id", how="left").join(
-            visitors.lazy().rename(_named("anonymous")), on="anonymous_id", how="left"
-        )
-        own = pl.when(pl.col("user_id").is_not_null()).then("_before_user")
-        before = own.otherwise("_before_anonymous").fill_null(0)
-        if "type" in names:
-            erased = pl.max_horizontal("_erased_user", "_erased_anonymous").fill_null(0)
-            before = pl.when(pl.col("type") == ROW_TYPE).then(erased).otherwise(before)
-        return joined.filter(pl.col("timestamp").dt.epoch("ms") >= before).select(names)
+            return _as_it_is
+        user, anonymous = users.rename(_named("user")), visitors.rename(_named("anonymous"))
+
+        def keep(part: pl.LazyFrame) -> pl.LazyFrame:
+            names = part.collect_schema().names()
+            joined = (
+                _with_text_ids(part)
+                .join(user.lazy(), on="user_id", how="left")
+                .join(anonymous.lazy(), on="anonymous_id", how="left")
+            )
+            own = pl.when(pl.col("user_id").is_not_null()).then("_before_user")
+            before = own.otherwise("_before_anonymous").fill_null(0)
+            if "type" in names:
+                erased = pl.max_horizontal("_erased_user", "_erased_anonymous").fill_null(0)
+                before = pl.when(pl.col("type") == ROW_TYPE).then(erased).otherwise(before)
+            return joined.filter(pl.col("timestamp").dt.epoch("ms") >= before).select(names)
+
+        return keep
 
     def _table(self, ids: pl.DataFrame, prefix: str) -> pl.DataFrame:
         """Return the forgotten of some ids: ``id``, ``before`` and ``erased`` in milliseconds."""
@@ -179,6 +196,15 @@ class Ledger:
     def salt(self) -> bytes:
         """The salt of new entries; empty when nobody was ever forgotten."""
         return self.salts[0] if self.salts else b""
+
+
+def _as_it_is(log: pl.LazyFrame) -> pl.LazyFrame:
+    return log
+
+
+def _with_text_ids(log: pl.LazyFrame) -> pl.LazyFrame:
+    # A frame of which no row has one says nothing of its type.
+    return log.with_columns(pl.col("user_id", "anonymous_id").cast(pl.String))
 
 
 def _named(kind: str) -> dict[str, str]:

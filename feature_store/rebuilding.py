@@ -3,13 +3,14 @@
 What it reads: the event log, the change log and the catalogue's file. Until it is finished the
 server says so (``keys.REBUILDING``), and nothing is archived. It adds to people as an import does,
 once each, so a rebuild that was killed goes on where it was when it is started again, and from the
-very files that it began with.
+very files that it began with. Who is forgotten comes back first, and what is forgotten of them does
+not come back.
 """
 
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,24 +23,30 @@ import redis.asyncio
 from feature_store import keys
 from feature_store.archiver import Archiver
 from feature_store.catalogue_files import CatalogueFiles
-from feature_store.change_log import ChangeLog
+from feature_store.change_log import Change, ChangeLog
 from feature_store.change_store import CATALOGUE
 from feature_store.cluster import connect
 from feature_store.compaction import arrived_at
 from feature_store.documents import NAME as SITE
+from feature_store.erasures import NAME as RECEIPTS
 from feature_store.errors import ConflictError, UserError
 from feature_store.event_log import EVENT_LOG_SCHEMA, EventLog, scan_files
 from feature_store.files import write_json
+from feature_store.forgotten import NO_CUT, Cut, kept_changes, ledger_of, read_ledger
 from feature_store.ingest.run import KIND as IMPORT_KIND
 from feature_store.ingest.run import LOCK_WAIT_S
 from feature_store.ingest.table import Progress, silent
 from feature_store.merging import ROW_TYPE, linked_digest, merged_people
 from feature_store.people import NAME as PEOPLE
 from feature_store.schema import person_of
+from feature_store.scrubbing import scrub_forgotten
 from feature_store.store import Store
 
 GROUP_ROWS = 1_000_000
+DRAIN_ROUNDS = 10_000
 _CHUNK = 2_000
+_NOBODYS = 1_000_000_000
+"""No stream has so many entries in a millisecond."""
 _DAY_S = 86_400
 _READ = ["user_id", "anonymous_id", "item_id", "type", "timestamp", "extra"]
 
@@ -104,7 +111,9 @@ async def rebuild(
         log = EventLog(data_dir)
         if force and await _started(client, log) is None:
             await client.delete(keys.REBUILDING)
-            await Archiver(store.streams, log).drain(_stage(progress, "archiving"))
+            archiver = Archiver(store.streams, log)
+            await archiver.drain(_stage(progress, "archiving"))
+            await _drain_changes(archiver, client)
         with log.importing(LOCK_WAIT_S):
             return await _Rebuild(store, client, data_dir, progress).run(force=force)
     finally:
@@ -120,6 +129,18 @@ async def _started(client: Any, log: EventLog) -> dict[str, Any] | None:
         return None
     plan: dict[str, Any] = orjson.loads(path.read_bytes())
     return plan if plan["rebuild_id"] == name.decode() else None
+
+
+async def _drain_changes(archiver: Archiver, client: Any) -> None:
+    """Archive the changes of people, of which each round takes some only."""
+    for _ in range(DRAIN_ROUNDS):
+        async with client.pipeline(transaction=False) as pipeline:
+            for shard in keys.shards():
+                pipeline.xlen(keys.person_changes(shard))
+            if not any(await pipeline.execute()):
+                return
+        await archiver.run_once()
+    raise ConflictError("changes of people keep coming: stop the service, and start again")
 
 
 def _stage(progress: Progress, name: str) -> Any:
@@ -140,6 +161,7 @@ class _Rebuild:
         self._catalogue = CatalogueFiles(data_dir / "catalogue")
         self._progress = progress
         self._plan_path = self._log.imports / "rebuild.json"
+        self._keep: Callable[[pl.LazyFrame], pl.LazyFrame]
 
     async def run(self, *, force: bool) -> Rebuilt:
         if await self._redis.exists(keys.ARCHIVER):
@@ -151,10 +173,17 @@ class _Rebuild:
             await self._empty(force=force)
             plan = await self._begin()
         done = Rebuilt()
+        # The server that is lost may have known of erasures that were not finished.
+        scrub_forgotten(self._log.events.parent, self._progress)
+        await self._store.erasures.replay(one.body for one in self._changes.read(RECEIPTS))
+        people = self._changes.read(PEOPLE)
+        await self._store.forgetting.replay(change.body for change in people)
         await self._restore_catalogue()
         done.keys = await self._restore_keys()
-        done.documents = await self._restore_documents()
+        done.documents = await self._restore_documents(kept_changes(people))
         files = [self._log.events / name for name in plan["files"]]
+        ledger = ledger_of(change.body for change in people)
+        self._keep = ledger.keeping(scan_files(files))
         done.visitors = await self._restore_links(files)
         done.events = await self._restore_states(files, plan)
         done.event_ids = await self._restore_event_ids(files)
@@ -178,9 +207,30 @@ class _Rebuild:
                     )
         if await self._store.streams.length():
             raise ConflictError("the server accepts events: stop the service, and start again")
+        await self._save_forgotten()
         for start in range(0, len(found), _CHUNK):
             await self._redis.unlink(*found[start : start + _CHUNK])
         await self._redis.delete(keys.EPOCH)
+
+    async def _save_forgotten(self) -> None:
+        """Write down who is forgotten, should the archive not know it: it must never be lost."""
+        known = read_ledger(self._changes)
+        numbers = {shard: number for number, shard in enumerate(keys.shards())}
+        found: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
+        for entry in await self._store.forgetting.entries():
+            body = entry["body"]
+            cut = Cut(body["before_ms"], body["erased_ms"])
+            before = known.cuts.get(entry["person"], NO_CUT)
+            if before.later(cut) != before:
+                # Where it would stand if the archive had it, and where nothing else can stand.
+                place = (cut.erased_ms, _NOBODYS + len(found), numbers[body["shard"]])
+                found.append((place, entry))
+        if found:
+            found.sort(key=lambda one: one[0])
+            ids = ["-".join(map(str, place)) for place, _ in found]
+            epoch = await self._store.streams.epoch()
+            entries = [entry for _, entry in found]
+            self._changes.write(PEOPLE, epoch or secrets.token_hex(8), ids, entries)
 
     async def _begin(self) -> dict[str, Any]:
         """Fix what is rebuilt from, and tell the server that it is not finished."""
@@ -224,17 +274,17 @@ class _Rebuild:
         await self._store.keys.replay([change.body for change in changes])
         return len(await self._store.keys.all())
 
-    async def _restore_documents(self) -> int:
+    async def _restore_documents(self, people: list[Change]) -> int:
         """Bring back what the site decided, and the profiles and preferences of people."""
         site = [change.body for change in self._changes.read(SITE)]
         n_documents = await self._store.documents.replay(site)
-        people = (change.body for change in self._changes.read(PEOPLE))
-        return n_documents + await self._store.people.replay(people)
+        bodies = (change.body for change in people)
+        return n_documents + await self._store.people.replay(bodies)
 
     async def _restore_links(self, files: list[Path]) -> int:
         """Write down again which visitors became users, and whose history they brought."""
         merges = (
-            scan_files(files)
+            self._keep(scan_files(files))
             .filter(pl.col("type") == ROW_TYPE)
             .sort("timestamp")
             .unique("anonymous_id", keep="first")
@@ -251,19 +301,20 @@ class _Rebuild:
         return len(merges)
 
     async def _restore_states(self, files: list[Path], plan: dict[str, Any]) -> int:
-        rows = scan_files(files).filter(pl.col("type") != ROW_TYPE).select(pl.len()).collect()
+        log = self._keep(scan_files(files))
+        rows = log.filter(pl.col("type") != ROW_TYPE).select(pl.len()).collect()
         n_events = int(rows.item())
         parts = -(-n_events // GROUP_ROWS)
         done = 0
         for part in range(parts):
             mine = pl.coalesce("user_id", "anonymous_id").hash(seed=0) % parts == part
-            events = merged_people(scan_files(files)).select(_READ).filter(mine)
+            events = merged_people(log).select(_READ).filter(mine)
             frame = events.collect(engine="streaming")
 
             def tell(people: int, of: int, before: int = done, size: int = len(frame)) -> None:
                 self._progress("states", before + size * people // max(of, 1), n_events)
 
-            await self._store.imports.apply(plan["rebuild_id"], frame, tell)
+            await self._store.imports.apply(plan["rebuild_id"], frame, tell, kept=True)
             done += len(frame)
         self._progress("states", n_events, n_events)
         return n_events
@@ -277,12 +328,12 @@ class _Rebuild:
             if path.name.startswith(("live-", "compact-"))
             and arrived_at(path.name) >= oldest.strftime("%Y%m%dT%H%M%S%f")
         ]
-        users = await self._links(scan_files(files))
+        users = await self._links(self._keep(scan_files(files)))
         done = 0
         for path in recent:
             arrived = datetime.strptime(f"{arrived_at(path.name)}Z", "%Y%m%dT%H%M%S%f%z")
             day = int(arrived.timestamp()) // _DAY_S
-            for part in scan_files([path]).collect().iter_slices(_CHUNK):
+            for part in self._keep(scan_files([path])).collect().iter_slices(_CHUNK):
                 await self._remember(part, day, users)
                 done += len(part)
             self._progress("event ids", done, 0)

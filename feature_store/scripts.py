@@ -124,8 +124,9 @@ for i = 1, visitors do
 end
 at = at + 3 + visitors
 put()
+for day = k + 1, k + days do redis.call('DEL', KEYS[day]) end
 if ARGV[at + 5] == '1' then
-  for i = k + 1, k + days + 1 do redis.call('DEL', KEYS[i]) end
+  redis.call('DEL', journal)
   for i = k + days + 6, #KEYS do redis.call('DEL', KEYS[i]) end
 end
 redis.call('HSET', KEYS[k], ARGV[at + 1], ARGV[at + 2])

@@ -8,6 +8,7 @@ of somebody (`holdings`), and hand accepted events to the archive (`streams`).
 """
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 from feature_store import keys
 from feature_store.cluster import connect
 from feature_store.cluster_reader import reader_of
+from feature_store.consents import refusing
 from feature_store.documents import DocumentStore, read_head
 from feature_store.erasures import Erasures
 from feature_store.errors import StoreUnavailableError
@@ -120,7 +122,9 @@ class Store:
         self.holdings = HoldingsReader(self._redis)
 
     @classmethod
-    async def open(cls, url: str, read_timeout_s: float = 0.05) -> Self:
+    async def open(
+        cls, url: str, read_timeout_s: float = 0.05, profiling: ProfilingDefault = "opt_out"
+    ) -> Self:
         """Connect and wait for the first answer.
 
         Raises
@@ -128,7 +132,7 @@ class Store:
         StoreUnavailableError
             If nobody answers at `url`.
         """
-        store = cls(url, read_timeout_s)
+        store = cls(url, read_timeout_s, profiling=profiling)
         try:
             await store.ping()
         except StoreUnavailableError:
@@ -210,6 +214,10 @@ class Store:
         """
         (found,) = await self._reader.get((keys.external_id(name, value),))
         return None if found is None else found.decode("utf-8", "surrogatepass")
+
+    async def refusing(self, people: Collection[str]) -> set[str]:
+        """Return who of some people may not be profiled (``consents.refusing``)."""
+        return await refusing(self._redis, people, self.profiling)
 
     async def load_state(self, person: str) -> UserState:
         """Read the whole state of a person, `rest` included."""

@@ -154,6 +154,8 @@ def train(
       recsvc train --from 2026-01-01 --no-publish
       recsvc train --watch --every 24h --min-events 50000
     """  # noqa: D301
+    from datetime import UTC, datetime
+
     from recsvc.commands import training
     from training.watch import Watch, WatchConfig
 
@@ -166,10 +168,14 @@ def train(
         )
         Watch(known.data_dir, command, lambda: training.count_events(known), config).run()
         return
+    began = datetime.now(UTC)
     training.count_events(known)
     with training.reporting() as progress:
         result = _train(
-            known, progress, *window, publish=not no_publish, customers=not no_customers
+            *(known, progress, *window),
+            publish=not no_publish,
+            customers=not no_customers,
+            began=began,
         )
     document = None if result.evaluation is None else result.evaluation.document
     training.report(result.manifest, document, result.published, result.reason, as_json=as_json)
@@ -185,8 +191,13 @@ def _train(
     *,
     publish: bool = True,
     customers: bool = True,
+    began: "datetime | None" = None,
 ) -> "TrainResult":
-    """Start the training, lend it the serving engine, and store what it says of customers."""
+    """Start the training, lend it the serving engine, and store what it says of customers.
+
+    `began` is when the archiving before it did: who was forgotten since then may still be in the
+    log that is read, and gets no computed values.
+    """
     from datetime import UTC, datetime
 
     from recsvc.commands.attributes import read_attributes
@@ -196,6 +207,7 @@ def _train(
     from training.run import train as run_training
     from training.watch import training_alone
 
+    began = began or datetime.now(UTC)
     with training_alone(known.data_dir):
         result = run_training(
             known.data_dir,
@@ -210,7 +222,7 @@ def _train(
             progress=progress,
         )
         if publish and result.customers is not None:
-            store_customers(known, result.customers.frame, progress)
+            store_customers(known, result.customers.frame, began, progress)
     return result
 
 

@@ -26,6 +26,7 @@ from feature_store.ingest.items import import_items
 from feature_store.ingest.mapping import EVENT_FIELDS, parse_map
 from feature_store.ingest.run import LOCK_WAIT_S, finish_pending, import_events
 from feature_store.ingest.source import find_sources
+from feature_store.ingest.withholding import store_withholding
 from feature_store.registry import ModelRegistry
 from recsvc.commands.customers import show_customers
 from recsvc.commands.models import show_evaluation_shortly
@@ -183,6 +184,7 @@ def _bring_data(settings: Settings, url: str, progress: ProgressReport) -> None:
                 parse_map(EVENT_MAP, EVENT_FIELDS),
                 options,
                 fold=store_fold(url, catalogue_dir),
+                withhold=store_withholding(url, settings.profiling),
                 progress=_named("purchases", progress),
             )
         note(

@@ -15,8 +15,10 @@ from feature_store.artifact import (
 )
 from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFiles
+from feature_store.change_log import ChangeLog
 from feature_store.errors import ConflictError, UserError
 from feature_store.event_log import EventLog
+from feature_store.forgotten import read_ledger
 from feature_store.registry import ModelRegistry
 from feature_store.schema import format_time
 from training.blend import Blend, default_blend, fit_blend
@@ -119,7 +121,7 @@ def train(
     progress(STAGES[0], 0.0)
     registry = ModelRegistry(data_dir / "models")
     remove_partial(registry.models_dir)
-    interactions = read_interactions(EventLog(data_dir).scan(start, end))
+    interactions = read_interactions(remembered_events(data_dir, start, end))
     catalogue = CatalogueFiles(data_dir / "catalogue").load().catalogue
     n_rows = catalogue.n_rows
     catalogue, rows = with_unknown_items(catalogue, interactions)
@@ -132,7 +134,8 @@ def train(
     evaluation = evaluate_split(shop, interactions, blend)
     fitted, starts = _fit_everything(shop, interactions, now, attributes or {})
     index = shop.index_of(fitted, interactions)
-    events = EventLog(data_dir).scan(start, end)
+    # Listed again: files that were merged meanwhile are gone.
+    events = remembered_events(data_dir, start, end)
     known = _customers(events, catalogue, progress) if customers else None
     progress(STAGES[6], 0.0)
     n_purchases = interactions.purchases.height
@@ -148,6 +151,27 @@ def train(
     return TrainResult(
         artifact.version, published, reason, gate, evaluation, artifact.manifest, known
     )
+
+
+def remembered_events(
+    data_dir: Path, start: datetime | None = None, end: datetime | None = None
+) -> pl.LazyFrame:
+    """Read the event log without what is forgotten, whether its files are scrubbed yet or not.
+
+    Parameters
+    ----------
+    data_dir : Path
+        With ``events/`` and ``changes/``.
+    start, end : datetime, optional
+        First moment that counts, and the first that no longer does.
+
+    Returns
+    -------
+    LazyFrame
+        Columns of ``event_log.EVENT_LOG_SCHEMA``.
+    """
+    log = EventLog(data_dir).scan(start, end)
+    return read_ledger(ChangeLog(data_dir)).kept_of(log)
 
 
 def _fit_everything(

@@ -23,6 +23,7 @@ from feature_store.ingest.source import Source, open_table, read_batches
 from feature_store.ingest.staging import GROUP_ROWS, settle, stage
 from feature_store.ingest.summary import ImportSummary
 from feature_store.ingest.table import EmptyFileError, Progress, RejectLog, silent
+from feature_store.ingest.withheld import Withhold, nothing_withheld
 
 LOCK_WAIT_S = 3.0
 """A service that archives has the log for a moment at a time; another import has it for longer."""
@@ -128,6 +129,7 @@ def import_events(
     options: EventOptions,
     *,
     fold: Fold,
+    withhold: Withhold = nothing_withheld,
     rejects_file: Path | None = None,
     progress: Progress = silent,
 ) -> ImportSummary:
@@ -141,6 +143,8 @@ def import_events(
         See `event_batches`.
     fold : Fold
         Adds them to the states.
+    withhold : Withhold
+        Leaves out what may not be kept, before the log is written.
     rejects_file : Path, optional
         Where refused rows are written; by default beside the import's journal.
     progress : Progress
@@ -161,11 +165,15 @@ def import_events(
         try:
             with RejectLog(rejects_file or pending.folder / "rejects.csv") as rejects:
                 staged = stage(pending, event_batches(sources, given, options, rejects, progress))
-                written = settle(log, pending, staged, progress)
+                settled = settle(log, pending, staged, withhold, progress)
+            written = settled.written
+            left_out = settled.forgotten + settled.without_consent
             summary = ImportSummary(
                 rows_read=staged.rows + rejects.total,
                 accepted=written,
-                duplicates=staged.rows - written,
+                duplicates=staged.rows - written - left_out,
+                forgotten=settled.forgotten,
+                without_consent=settled.without_consent,
                 rejected=dict(rejects.counts.most_common()),
                 rejects_file=rejects.written_to,
             )
@@ -273,5 +281,7 @@ def _info(sources: Sequence[Source], summary: ImportSummary) -> dict[str, Any]:
         "sources": [source.name for source in sources[:100]],
         "rows_read": summary.rows_read,
         "duplicates": summary.duplicates,
+        "forgotten": summary.forgotten,
+        "without_consent": summary.without_consent,
         "rejected": summary.rejected,
     }

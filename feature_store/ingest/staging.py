@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
 from feature_store.event_log import EVENT_KEY, EventLog, PendingImport, scan_files
 from feature_store.ingest.events import Normalised
 from feature_store.ingest.table import Progress
+from feature_store.ingest.withheld import Withhold
 
 SPILL_ROWS = 500_000
 GROUP_ROWS = 1_500_000
@@ -86,10 +88,28 @@ def stage(pending: PendingImport, batches: Iterator[tuple[int, Normalised]]) -> 
     return staged
 
 
-def settle(log: EventLog, pending: PendingImport, staged: Staged, progress: Progress) -> int:
-    """Give ids, drop duplicates, write the log's files; return how many events are new."""
+class Settled(NamedTuple):
+    """What became of staged rows; the others were duplicates.
+
+    Parameters
+    ----------
+    written : int
+        Events that are new.
+    forgotten, without_consent : int
+        Rows that were left out (``withheld.Withheld``).
+    """
+
+    written: int
+    forgotten: int
+    without_consent: int
+
+
+def settle(
+    log: EventLog, pending: PendingImport, staged: Staged, withhold: Withhold, progress: Progress
+) -> Settled:
+    """Give ids, leave out duplicates and what may not be kept, write the log's files."""
     again = _explicit_duplicates(log, staged)
-    written = done = 0
+    written = forgotten = without_consent = done = 0
     progress("writing", 0, staged.rows)
     for first, last in _groups(staged.days):
         start = datetime(first.year, first.month, first.day, tzinfo=UTC)
@@ -102,12 +122,15 @@ def settle(log: EventLog, pending: PendingImport, staged: Staged, progress: Prog
         events = events.unique(KEY, keep="first", maintain_order=True)
         known = _known(log.files(first, last))
         events = events.join(known, on=KEY, how="anti", nulls_equal=True)
+        events, n_forgotten, n_refused = withhold(events)
+        forgotten += n_forgotten
+        without_consent += n_refused
         if len(events):
             pending.write(events)
         written += len(events)
         done += read
         progress("writing", done, staged.rows)
-    return written
+    return Settled(written, forgotten, without_consent)
 
 
 def _groups(days: Mapping[date, int]) -> Iterator[tuple[date, date]]:

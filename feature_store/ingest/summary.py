@@ -12,7 +12,10 @@ class ImportSummary:
     Parameters
     ----------
     rows_read, accepted, duplicates : int
-        Rows; those that were neither accepted nor duplicates were refused.
+        Rows; those that were none of these, and not left out, were refused.
+    forgotten, without_consent : int
+        Events that were left out: from before their person was forgotten, or of somebody who may
+        not be profiled.
     rejected : dict of str to int
         Refused rows by reason, most frequent first.
     rejects_file : Path or None
@@ -30,6 +33,8 @@ class ImportSummary:
     rows_read: int = 0
     accepted: int = 0
     duplicates: int = 0
+    forgotten: int = 0
+    without_consent: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     rejects_file: Path | None = None
     import_id: str | None = None

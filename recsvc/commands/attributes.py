@@ -16,17 +16,13 @@ async def attributes_of(store: Store) -> dict[str, dict[str, Any]]:
         If the store does not answer.
     """
     found: dict[str, dict[str, Any]] = {}
-    async for batch in store.people.scan(("profile", "preferences")):
+    async for batch in store.people.scan(("profile",)):
         for person, documents in batch:
             attributes = (documents["profile"] or {}).get("attributes")
-            said = documents["preferences"] or {}
-            refused = (
-                said.get("personalization") is False
-                or (said.get("consent") or {}).get("profiling") is False
-            )
-            if attributes and not refused:
+            if attributes:
                 found[person] = attributes
-    return found
+    refusing = await store.refusing(found)
+    return {person: mine for person, mine in found.items() if person not in refusing}
 
 
 def read_attributes(settings: Settings) -> dict[str, dict[str, Any]]:

@@ -1,12 +1,14 @@
 """What a training computed of each customer: into the store, and a short table of it."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import orjson
 import polars as pl
 
 from feature_store.errors import RecsvcError
+from feature_store.forgotten import epoch_ms
 from feature_store.store import Store
 from recsvc.commands.output import note, say, stdout, table
 from recsvc.commands.session import with_store
@@ -17,7 +19,10 @@ _BATCH = 5_000
 
 
 async def store_computed(
-    store: Store, frame: pl.DataFrame, report: Callable[[int, int], None] = lambda *_: None
+    store: Store,
+    frame: pl.DataFrame,
+    began: datetime,
+    report: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[int, int]:
     """Replace the computed values of everybody; those that do not change are not written.
 
@@ -27,6 +32,8 @@ async def store_computed(
         Where people are kept.
     frame : DataFrame
         ``person`` and ``computed`` (a JSON object), one row a person.
+    began : datetime
+        When the training began to read: who was forgotten since then gets nothing.
     report : callable
         Told how many people are done, and of how many.
 
@@ -40,8 +47,10 @@ async def store_computed(
     StoreUnavailableError
         If not all of it was stored; another training, or the same one again, completes it.
     """
-    refusing, former = await _refusing_and_former(store)
+    former = await _former(store)
+    refusing = await store.refusing(frame["person"].to_list())
     current = frame.filter(~pl.col("person").is_in(list(refusing)))
+    as_of_ms = epoch_ms(began)
     written = 0
     for start in range(0, current.height, _BATCH):
         report(start, current.height)
@@ -50,7 +59,9 @@ async def store_computed(
             person: orjson.loads(text)
             for person, text in zip(part["person"], part["computed"], strict=True)
         }
-        changed, _ = await store.people.put_many("computed", documents, by="training")
+        changed, _ = await store.people.put_many(
+            "computed", documents, by="training", as_of_ms=as_of_ms
+        )
         written += changed
     gone = former.difference(current["person"].to_list())
     removed, _ = await store.people.put_many("computed", dict.fromkeys(gone), by="training")
@@ -58,24 +69,19 @@ async def store_computed(
     return written, removed
 
 
-async def _refusing_and_former(store: Store) -> tuple[set[str], set[str]]:
-    """Return who refuses to be profiled, and who has computed values now."""
-    refusing, former = set[str](), set[str]()
-    async for batch in store.people.scan(("preferences", "computed")):
-        for person, documents in batch:
-            if documents["computed"] is not None:
-                former.add(person)
-            said = documents["preferences"] or {}
-            if (
-                said.get("personalization") is False
-                or (said.get("consent") or {}).get("profiling") is False
-            ):
-                refusing.add(person)
-    return refusing, former
+async def _former(store: Store) -> set[str]:
+    """Return who has computed values now."""
+    former = set[str]()
+    async for batch in store.people.scan(("computed",)):
+        former |= {person for person, documents in batch if documents["computed"] is not None}
+    return former
 
 
 def store_customers(
-    settings: Settings, frame: pl.DataFrame, progress: Callable[[str, float], None]
+    settings: Settings,
+    frame: pl.DataFrame,
+    began: datetime,
+    progress: Callable[[str, float], None],
 ) -> None:
     """Store the computed values, or say why not: the model is good without them."""
     if settings.redis_url is None and not (settings.data_dir / "valkey").is_dir():
@@ -86,7 +92,7 @@ def store_customers(
         progress(STEP, done / total if total else 1.0)
 
     try:
-        with_store(settings, lambda store: store_computed(store, frame, report))
+        with_store(settings, lambda store: store_computed(store, frame, began, report))
     except RecsvcError as error:
         note(
             f"What was computed of customers is not stored; the next training tries again: {error}"

@@ -17,6 +17,10 @@ def show_rows(summary: ImportSummary, what: str) -> None:
     """Say what became of an import's rows."""
     rows = [("rows read", summary.rows_read), ("accepted", summary.accepted)]
     rows += [("duplicates", summary.duplicates)]
+    if summary.forgotten:
+        rows += [("of forgotten people", summary.forgotten)]
+    if summary.without_consent:
+        rows += [("without consent", summary.without_consent)]
     rows += [("rejected", sum(summary.rejected.values()))]
     rows += [(f"  {reason.replace('_', ' ')}", n) for reason, n in summary.rejected.items()]
     show_counts(rows)
@@ -31,6 +35,11 @@ def show_rows(summary: ImportSummary, what: str) -> None:
         for name, kind in summary.types.items():
             say(f"  {name:22}{kind:>14}")
     say(f"{'time':24}{summary.seconds:>12.1f} s   ({summary.rows_per_s:,.0f} rows/s)")
+    if left_out := summary.forgotten + summary.without_consent:
+        say(
+            f"{left_out:,} rows of people who did not consent, or asked to be forgotten, were left"
+            " out."
+        )
     if summary.rejects_file is not None:
         say(f"The rejected rows and why: {summary.rejects_file}")
     if summary.rows_read == 0:

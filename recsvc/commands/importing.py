@@ -28,6 +28,7 @@ from feature_store.ingest.run import (
 from feature_store.ingest.source import Source, find_sources
 from feature_store.ingest.summary import ImportSummary
 from feature_store.ingest.table import RejectLog
+from feature_store.ingest.withholding import store_withholding
 from feature_store.schema import EventType
 from recsvc.commands import import_report
 from recsvc.commands.output import ProgressReport, note, say, write_json
@@ -114,6 +115,7 @@ def run_import_events(
             given,
             options,
             fold=store_fold(url, settings.catalogue_dir),
+            withhold=store_withholding(url, settings.profiling),
             rejects_file=files.rejects,
             progress=progress,
         )

@@ -44,7 +44,7 @@ def with_store(settings: Settings, use: Callable[[Store], Awaitable[T]]) -> T:
     """Run something against the store of a server."""
 
     async def run(url: str) -> T:
-        store = await Store.open(url)
+        store = await Store.open(url, profiling=settings.profiling)
         try:
             return await use(store)
         finally:

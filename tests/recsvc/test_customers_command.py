@@ -15,6 +15,8 @@ from feature_store.store import Store
 from recsvc.commands.customers import store_computed
 from tests.recsvc.commandline import HEADER, Cli, cli, shop
 
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
 __all__ = ["cli", "shop"]
 
 
@@ -45,30 +47,42 @@ async def computed(store: Store) -> dict[str, Any]:
 async def test_only_what_changed_is_written_and_who_left_is_removed(store: Store) -> None:
     first = frame(a={"stage": "new"}, b={"stage": "active"}, c={"stage": "lapsed"})
     heard: list[tuple[int, int]] = []
-    told = await store_computed(store, first, lambda done, total: heard.append((done, total)))
+    told = await store_computed(store, first, NOW, lambda done, total: heard.append((done, total)))
     assert told == (3, 0)
     assert heard[-1] == (3, 3)
-    assert await store_computed(store, first) == (0, 0)
+    assert await store_computed(store, first, NOW) == (0, 0)
     second = frame(a={"stage": "new"}, b={"stage": "at_risk"}, d={"stage": "new"})
-    assert await store_computed(store, second) == (2, 1)
+    assert await store_computed(store, second, NOW) == (2, 1)
     assert await computed(store) == {
         "u:a": {"stage": "new"}, "u:b": {"stage": "at_risk"}, "u:d": {"stage": "new"}
     }  # fmt: skip
-    assert await store_computed(store, frame()) == (0, 3)
+    assert await store_computed(store, frame(), NOW) == (0, 3)
     assert await store.people.count() == 0
 
 
 @pytest.mark.parametrize("said", [{"personalization": False}, {"consent": {"profiling": False}}])
 async def test_who_does_not_want_a_profile_has_none(store: Store, said: dict[str, Any]) -> None:
     people = frame(a={"stage": "new"}, b={"stage": "active"})
-    await store_computed(store, people)
+    await store_computed(store, people, NOW)
     await store.people.update("preferences", "u:a", lambda _: said, "test")
-    assert await store_computed(store, people) == (0, 1)
+    assert await store_computed(store, people, NOW) == (0, 1)
     assert await computed(store) == {"u:b": {"stage": "active"}}
     # What they said stays.
     assert await store.people.get("preferences", "u:a") == said
     await store.people.update("preferences", "u:a", lambda _: {"personalization": True}, "test")
-    assert await store_computed(store, people) == (1, 0)
+    assert await store_computed(store, people, NOW) == (1, 0)
+
+
+async def test_who_was_forgotten_during_a_training_gets_nothing_of_it(store: Store) -> None:
+    people = frame(a={"stage": "new"}, b={"stage": "active"})
+    began = datetime.now(UTC)
+    await store.forgetting.erase("u:a", "test")
+    assert await store_computed(store, people, began) == (1, 0)
+    assert await computed(store) == {"u:b": {"stage": "active"}}
+    await store.forgetting.forget_taste("u:b", "test")
+    assert await computed(store) == {}
+    assert await store_computed(store, people, began) == (0, 0)
+    assert await store_computed(store, people, datetime.now(UTC) + timedelta(seconds=1)) == (2, 0)
 
 
 def bought(days: int) -> str:
