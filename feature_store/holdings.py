@@ -17,7 +17,7 @@ from feature_store import keys
 from feature_store.errors import StoreUnavailableError
 from feature_store.impressions import Impressions
 from feature_store.impressions import unpack as unpack_impressions
-from feature_store.merging import ROW_TYPE, read_link
+from feature_store.links import ROW_TYPE, read_link
 from feature_store.people import KINDS, Document, Kind
 from feature_store.quota import WINDOW_S
 from feature_store.state import UserState, join, unpack
@@ -48,8 +48,9 @@ NOT_OF_PEOPLE: Mapping[str, str] = {
     "c:{keys}": "API keys",
     "{site}": "rules and other documents of the shop",
     "c:{site}": "rules and other documents of the shop",
+    "c:{forgotten}": "receipts of erasures, which name nobody",
     "{archive}": "which process archives",
-    "{forgotten}": "salt, work and receipts of erasures, where people are digests",
+    "{forgotten}": "erasures under way, which are shown by themselves; salt and receipts",
 }
 """Kinds of keys that hold nothing of a person."""
 
@@ -83,10 +84,11 @@ class OnServer:
         Imports that are marked as added to the person.
     link : str or None
         The user that a visitor became.
-    sealed_s : int or None
-        When a merge that is not complete was begun, in seconds since 1970.
+    sealed_ms : int or None
+        When a merge that is not complete was begun, in milliseconds since 1970.
     visitors : dict of str to int
-        Visitors who became the user, and when, in seconds since 1970.
+        Visitors who became the user, and when, in seconds since 1970; 0 while the merge has only
+        begun.
     """
 
     person: str
@@ -99,7 +101,7 @@ class OnServer:
     quota: dict[int, int]
     imports: tuple[str, ...]
     link: str | None
-    sealed_s: int | None
+    sealed_ms: int | None
     visitors: dict[str, int]
 
 
@@ -196,8 +198,11 @@ class HoldingsReader:
             quota={m: int(n) for m, n in zip(minutes, used, strict=True) if n is not None},
             imports=tuple(one for one, had in zip(import_ids, marked, strict=True) if had),
             link=None if link is None else link.person,
-            sealed_s=None if link is None else link.sealed_s,
-            visitors={_text(visitor): int(at_s) for visitor, at_s in journal.items()},
+            sealed_ms=None if link is None else link.sealed_ms,
+            visitors={
+                _text(visitor): int(at_s) if at_s.isdigit() else 0
+                for visitor, at_s in journal.items()
+            },
         )
 
     async def _held_ids(

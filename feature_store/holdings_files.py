@@ -21,7 +21,7 @@ from feature_store.change_log import ChangeLog
 from feature_store.decision_log import CLOSED, OPEN
 from feature_store.event_log import EVENT_LOG_SCHEMA, EventLog
 from feature_store.holdings import Wanted
-from feature_store.merging import ROW_TYPE
+from feature_store.links import ROW_TYPE
 from feature_store.people import NAME as PEOPLE
 
 _PART = 1 << 18
@@ -162,8 +162,9 @@ def _naming(ids: Sequence[str]) -> re.Pattern[str]:
     """Return what finds one of some ids in the text of a refused row."""
     choices = []
     for one in sorted(set(ids)):
-        # As it is, and as Python writes it between quotes.
-        for text in sorted({one, repr(one)[1:-1]}):
+        # As it is, and as Python writes it between quotes, of which a text may have both.
+        written = repr(one)[1:-1]
+        for text in sorted({one, written, repr(f"'{one}\"")[3:-2]}):
             quoted = re.escape(text)
             choices += [rf"\A{quoted}\Z", rf"""(?<=['"]){quoted}(?=['"])"""]
             if len(one) >= _SHORTEST_ALONE:

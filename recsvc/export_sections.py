@@ -142,7 +142,7 @@ SECTIONS = (
         "Whether something of the person was erased before: only a digest of the id and a time,"
         " before which events are refused. Receipts of erasures name nobody, so none is here.",
         "So that no late delivery, backup or replay brings back what was erased.",
-        ("events_before", "documents_before"),
+        ("of", "events_before", "documents_before"),
     ),
     Section(
         "delivered",
@@ -150,6 +150,7 @@ SECTIONS = (
         "Files with data of many people, this one perhaps among them, that were written for use"
         " outside of the service: exports, backups, lists of refused rows.",
         "So that they can be found, and named when the person is erased.",
+        ("path", "kind", "at"),
     ),
 )
 """In the order of the document."""

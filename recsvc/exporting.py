@@ -6,8 +6,8 @@ needs much memory, and pages go on being answered.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import orjson
 from feature_store.archiver import as_log_frame
 from feature_store.catalogue import Catalogue
 from feature_store.change_log import ChangeLog
+from feature_store.deliveries import Deliveries
 from feature_store.event_log import EventLog
 from feature_store.feedback import read_feedback
 from feature_store.holdings import OnServer, Wanted
@@ -28,7 +29,7 @@ from feature_store.holdings_files import (
     reject_files,
     reject_rows,
 )
-from feature_store.merging import ROW_TYPE
+from feature_store.links import ROW_TYPE
 from feature_store.schema import format_time
 from feature_store.store import Store
 from recsvc.decisions import decision_of
@@ -83,6 +84,8 @@ class PersonExport:
         What the server holds: of the user first, then of each visitor who became the user.
     events, changes : list of dict
         What waits in the streams.
+    forgotten : list of dict
+        What was erased before, and erasures under way.
     whole : bool
         Whether records of answers are shown with what they say of the shop: its rules, and what it
         did not show.
@@ -95,12 +98,13 @@ class PersonExport:
         held: list[OnServer],
         events: list[Row],
         changes: list[Row],
+        forgotten: list[Row],
         *,
         whole: bool,
     ) -> None:
         self.wanted, self.made_at = wanted, datetime.now(UTC)
         self._sources, self._held, self._whole = sources, held, whole
-        self._events, self._changes = events, changes
+        self._events, self._changes, self._forgotten = events, changes, forgotten
 
     @property
     def head(self) -> Row:
@@ -154,6 +158,8 @@ class PersonExport:
                 "impressions": self._each(shown_of),
                 "merges": self._merges(),
                 "technical": self._technical(),
+                "forgotten": iter(self._forgotten),
+                "delivered": map(asdict, Deliveries(self._sources.data_dir).all()),
             }
             for few in _sliced(of_server.get(name, iter(()))):
                 yield few
@@ -210,10 +216,11 @@ class PersonExport:
         for one in self._held:
             for visitor, at_s in one.visitors.items():
                 seen.add(visitor)
-                yield _merge(visitor, one.person, at_s, complete=True)
+                yield _merge(visitor, one.person, at_s or None, complete=at_s > 0)
         for one in self._held:
             if one.link is not None and one.person not in seen:
-                yield _merge(one.person, one.link, one.sealed_s, complete=one.sealed_s is None)
+                began_s = None if one.sealed_ms is None else one.sealed_ms // 1000
+                yield _merge(one.person, one.link, began_s, complete=began_s is None)
 
     def _technical(self) -> Iterator[Row]:
         for one in self._held:
@@ -305,7 +312,28 @@ async def open_export(sources: Sources, person: str, *, whole: bool = True) -> P
     async for batch in in_thread(change_rows(ChangeLog(sources.data_dir), wanted)):
         named.update(_external_ids(batch))
     held = [await reader.read(one, import_ids, named) for one in wanted.people]
-    return PersonExport(sources, wanted, held, waiting.events, changes, whole=whole)
+    forgotten = await _forgotten(sources.store, wanted.people)
+    return PersonExport(sources, wanted, held, waiting.events, changes, forgotten, whole=whole)
+
+
+async def _forgotten(store: Store, people: Sequence[str]) -> list[Row]:
+    """Return what is forgotten of some people, and erasures of them that are under way."""
+    found: list[Row] = []
+    for person, guard in zip(people, await store.forgetting.guards(people), strict=True):
+        before_ms, erased_ms = guard.cut
+        if before_ms or erased_ms:
+            found.append(
+                {
+                    "of": person.partition(":")[2],
+                    "events_before": time_of(before_ms / 1000),
+                    "documents_before": time_of(erased_ms / 1000) if erased_ms else None,
+                }
+            )
+    for job in await store.erasures.jobs():
+        if mine := sorted(set(people).intersection(job.people)):
+            of = ", ".join(person.partition(":")[2] for person in mine)
+            found.append({"of": of, "under_way_since": job.requested_at})
+    return found
 
 
 async def in_thread(batches: Iterator[list[Row]]) -> AsyncIterator[list[Row]]:

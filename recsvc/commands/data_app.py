@@ -92,14 +92,27 @@ def restore(folder: BackupFolder, force: Force = False, as_json: Json = False) -
 @export_app.command("users")
 def export_users(
     out: Annotated[Path, typer.Option("--out", help="A file of JSON lines.")],
+    user: Annotated[
+        str | None,
+        typer.Option("--user", help="All that is held of this one user: .json, or .html to read."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the profiles of all users, as `recsvc import users` reads them.
 
+    With --user it writes all that is held of one person instead, each part with what
+    it is and why it is held.
+
     \b
     Examples:
       recsvc export users --out users.jsonl
+      recsvc export users --user 2375 --out 2375.html
     """  # noqa: D301
+    if user is not None:
+        from recsvc.commands import exporting  # noqa: PLC0415
+
+        exporting.run(settings(), user, out, as_json=as_json)
+        return
     from recsvc.commands import importing_users  # noqa: PLC0415
 
     importing_users.export(settings(), out, as_json=as_json)

@@ -92,7 +92,7 @@ def export(settings: Settings, out: Path, *, as_json: bool) -> None:
     UserError
         If the file cannot be written.
     """
-    with server_url(settings) as url, _replaced(out) as file:
+    with server_url(settings) as url, replaced(out) as file:
         n_users = asyncio.run(_export(url, file))
     if as_json:
         write_json({"users": n_users, "file": str(out)})
@@ -117,8 +117,14 @@ async def _export(url: str, file: BinaryIO) -> int:
 
 
 @contextmanager
-def _replaced(out: Path) -> Iterator[BinaryIO]:
-    """Give a file that stands at its place once it is whole."""
+def replaced(out: Path) -> Iterator[BinaryIO]:
+    """Give a file that stands at its place once it is whole.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written.
+    """
     partial = out.with_name(f".{out.name}.partial")
     try:
         with partial.open("wb") as file:
