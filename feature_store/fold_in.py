@@ -55,25 +55,26 @@ class FoldedUser:
 
         Returns
         -------
-        ndarray of float32, shape (k, m)
+        ndarray of float32, shape (m, k)
             By how much the score of item ``j`` falls without item ``i`` of the history.
         """
         mine, gains = self._gains(self.history, self.confidence)
         theirs = blas.strsm(1.0, self.cholesky, factors.T, trans_a=1)
-        result: F32 = mine.T @ theirs
-        result *= gains[:, None]
+        result: F32 = theirs.T @ mine
+        result *= gains
         return result
 
-    def own_losses(self, positions: npt.NDArray[np.integer]) -> F32:
-        """Return how far the scores of history items fall without themselves, shape (m,).
+    def scores_without(self, positions: npt.NDArray[np.integer]) -> F32:
+        """Return the score of each of some history items by the vector without it, shape (m,).
 
         Parameters
         ----------
         positions : ndarray of int, shape (m,)
             Which of the history.
         """
-        mine, gains = self._gains(self.history[positions], self.confidence[positions])
-        result: F32 = np.einsum("ij,ij->j", mine, mine) * gains
+        history = self.history.take(positions, axis=0)
+        mine, gains = self._gains(history, self.confidence.take(positions))
+        result: F32 = history @ self.vector - np.einsum("ij,ij->j", mine, mine) * gains
         return result
 
     def _gains(self, history: F32, confidence: F32) -> tuple[F32, F32]:

@@ -63,21 +63,24 @@ class Reason(NamedTuple):
     quiet: bool = False
 
 
+Found = dict[int, Reason]
+"""Reasons by the place of what they are for."""
+
+
 def reasons(response: Response) -> list[Reason]:
     """Return the reason of each chosen item, in order."""
     sources, followed = _sources(response)
     alike: dict[str, list[int]] = {}
     for at, source in enumerate(sources):
         alike.setdefault("followed" if at in followed else source, []).append(at)
-    found: dict[int, Reason] = {}
+    found: Found = {}
     for kind, places in alike.items():
         if kind == "followed":
-            why = _by_follow(response, places, sources)
+            _by_follow(response, places, sources, found)
         elif (explain := _BY_KIND.get(kind)) is not None:
-            why = explain(response, places)
+            explain(response, places, found)
         else:
-            why = [Reason(kind, CODES[kind])] * len(places)
-        found.update(zip(places, why, strict=True))
+            found.update(dict.fromkeys(places, Reason(kind, CODES[kind])))
     ordered = [found[at] for at in range(len(sources))]
     naming = Naming(response.snapshot.catalogue, response.snapshot.site.privacy.never_named)
     return _without_unnamed(response, ordered, naming) if naming else ordered
@@ -176,27 +179,27 @@ def _lifted_by(shown: F32, new: F32, weights: F32) -> F32:
     return lifted
 
 
-def _by_history(response: Response, places: Sequence[int]) -> list[Reason]:
+def _by_history(response: Response, places: Sequence[int], found: Found) -> None:
     """Name the history item without which each score would fall most."""
     query, history = response.query, response.query.history
-    found: dict[int, Reason] = {}
     for candidates, some in _by_candidates(response, places):
-        rows = np.array([response.chosen[at].row for at in some])
         if len(history.rows) == 0:
             found.update((at, _by_start(response, at)) for at in some)
             continue
+        rows = np.array([response.chosen[at].row for at in some])
         if candidates.features is None:
             losses = vector_losses(query, rows, logs=False)
         else:
             losses = blend_losses(query, rows)
-        most = np.argmax(losses, axis=0)
-        for number, (at, position) in enumerate(zip(some, most.tolist(), strict=True)):
-            if losses[position, number] <= 0:
+        most = np.argmax(losses, axis=1)
+        helps = losses[np.arange(len(most)), most] > 0
+        columns = (helps, history.bought[most], history.rows[most])
+        for at, named, bought, row in zip(some, *(one.tolist() for one in columns), strict=True):
+            if named:
+                code = "because_you_bought" if bought else "because_you_viewed"
+                found[at] = Reason("collaborative", code, (row,))
+            else:
                 found[at] = Reason("collaborative", CODES["popular"])
-                continue
-            code = "because_you_bought" if history.bought[position] else "because_you_viewed"
-            found[at] = Reason("collaborative", code, (history.rows.item(position),))
-    return [found[at] for at in places]
 
 
 def _by_start(response: Response, at: int) -> Reason:
@@ -207,48 +210,53 @@ def _by_start(response: Response, at: int) -> Reason:
     return Reason("collaborative", "followed", (), start.names_of(response.chosen[at].row))
 
 
-def _by_itself(response: Response, places: Sequence[int]) -> list[Reason]:
+def _by_itself(response: Response, places: Sequence[int], found: Found) -> None:
     """Name what was bought before, if that makes its score any higher."""
-    found: dict[int, Reason] = {}
     for candidates, some in _by_candidates(response, places):
-        rows = [response.chosen[at].row for at in some]
+        shown = [response.chosen[at] for at in some]
         if candidates.features is None:
             # An item is due by nothing but its own purchases.
-            helps = [response.chosen[at].score > 0 for at in some]
+            helps = [one.score > 0 for one in shown]
         else:
-            positions = [response.chosen[at].position for at in some]
-            features = candidates.features[:, positions]
-            helps = (own_losses(response.query, np.array(rows), features) > 0).tolist()
-        for at, row, named in zip(some, rows, helps, strict=True):
-            found[at] = Reason("repeat", "buy_again", (row,) if named else ())
-    return [found[at] for at in places]
+            positions = np.array([one.position for one in shown])
+            features = candidates.features.take(positions, axis=1)
+            losses = own_losses(response.query, candidates.rows.take(positions), features)
+            helps = (losses > 0).tolist()
+        for at, one, named in zip(some, shown, helps, strict=True):
+            rows = (one.row,) if named else ()
+            # Most items of most answers: a tuple's own constructor takes a third of the time.
+            found[at] = tuple.__new__(Reason, ("repeat", "buy_again", rows, (), False))
 
 
-def _by_page(response: Response, places: Sequence[int]) -> list[Reason]:
+def _by_page(response: Response, places: Sequence[int], found: Found) -> None:
     """Name the page's item without which each score would fall most."""
     query = response.query
     source = response.chosen[places[0]].candidates.source
     rows = np.array([response.chosen[at].row for at in places])
-    retrieved = any(one.name == source for one in response.placement.sources)
-    losses = page_losses(query, source, rows, retrieved=retrieved or source == "together")
+    retrieved = source == "together" or any(
+        one.name == source for one in response.placement.sources
+    )
+    losses = page_losses(query, source, rows, retrieved=retrieved)
     code = CODES[source]
-    if len(losses) == 0:
-        return [Reason(source, code)] * len(places)
-    most = np.argmax(losses, axis=0)
-    helps = losses[most, np.arange(len(rows))] > 0
-    return [
-        Reason(source, code, (row,) if named else ())
-        for row, named in zip(query.about[most].tolist(), helps.tolist(), strict=True)
-    ]
+    if losses.size == 0:
+        found.update(dict.fromkeys(places, Reason(source, code)))
+        return
+    most = np.argmax(losses, axis=1)
+    helps = losses[np.arange(len(rows)), most] > 0
+    for at, row, named in zip(places, query.about[most].tolist(), helps.tolist(), strict=True):
+        found[at] = Reason(source, code, (row,) if named else ())
 
 
-def _by_follow(response: Response, places: Sequence[int], sources: Sequence[str]) -> list[Reason]:
+def _by_follow(
+    response: Response, places: Sequence[int], sources: Sequence[str], found: Found
+) -> None:
     """Name the brands and categories that somebody follows."""
-    names_of = response.query.followed.names_of
-    return [Reason(sources[at], "followed", (), names_of(response.chosen[at].row)) for at in places]
+    for at in places:
+        names = response.query.followed.names_of(response.chosen[at].row)
+        found[at] = Reason(sources[at], "followed", (), names)
 
 
-_BY_KIND: dict[str, Callable[[Response, Sequence[int]], list[Reason]]] = {
+_BY_KIND: dict[str, Callable[[Response, Sequence[int], Found], None]] = {
     "collaborative": _by_history,
     "repeat": _by_itself,
     "together": _by_page,
@@ -258,13 +266,18 @@ _BY_KIND: dict[str, Callable[[Response, Sequence[int]], list[Reason]]] = {
 
 def _by_candidates(
     response: Response, places: Sequence[int]
-) -> Iterator[tuple[Candidates, list[int]]]:
+) -> Iterator[tuple[Candidates, Sequence[int]]]:
     """Yield the candidates that some items were chosen from, with the places of those."""
+    chosen = response.chosen
+    first = chosen[places[0]].candidates
+    if all(chosen[at].candidates is first for at in places):
+        yield first, places
+        return
     found: dict[int, list[int]] = {}
     for at in places:
-        found.setdefault(id(response.chosen[at].candidates), []).append(at)
+        found.setdefault(id(chosen[at].candidates), []).append(at)
     for some in found.values():
-        yield response.chosen[some[0]].candidates, some
+        yield chosen[some[0]].candidates, some
 
 
 def _without_unnamed(response: Response, found: list[Reason], naming: Naming) -> list[Reason]:

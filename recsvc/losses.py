@@ -21,13 +21,13 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
-Losses = npt.NDArray[np.floating]
 
 _GROWTH, _POPULARITY, _COLLABORATIVE, _AFFINITY = map(
     FEATURES.index, ("growth", "popularity_recent", "collaborative", "category_affinity")
 )
 _PSEUDO = 2.0
 """Pseudo-purchases of both affinities."""
+_ROUNDING = 1e-3
 
 
 class Counted(NamedTuple):
@@ -39,7 +39,7 @@ class Counted(NamedTuple):
         Catalogue rows of what is counted, ascending.
     weights : ndarray of float64, shape (p,)
         What each counts.
-    inside : ndarray of bool, shape (p, m)
+    inside : ndarray of bool, shape (m, p)
         Whether it counts for each item.
     pseudo : ndarray of float, shape (m,)
         What each item has from the start, twice its share among everybody.
@@ -54,7 +54,7 @@ class Counted(NamedTuple):
     varies: Mask
 
 
-def blend_losses(query: Query, rows: Ints) -> Losses:
+def blend_losses(query: Query, rows: Ints) -> F32:
     """Return how far blended scores of items that were not bought fall without each history item.
 
     Parameters
@@ -66,26 +66,18 @@ def blend_losses(query: Query, rows: Ints) -> Losses:
 
     Returns
     -------
-    ndarray of float, shape (h, m)
+    ndarray of float32, shape (m, h)
         Negative where the score would rise.
     """
     weights = query.weights
     losses = vector_losses(query, rows, logs=True)
     losses *= weights[_COLLABORATIVE]
-    counted = _counted(query, rows)
-    change = _affinity_losses(counted) * weights[_AFFINITY]
-    history = query.history.rows
-    if counted.rows is history:
-        losses += change
-    elif len(history):
-        # What is disliked counts as a purchase, but nobody is told that it is why.
-        at, known = _found(history, counted.rows)
-        losses[at[known]] += change[known]
+    _add_affinity(losses, query, _counted(query, rows), weights[_AFFINITY])
     return losses
 
 
-def vector_losses(query: Query, rows: Ints, *, logs: bool) -> Losses:
-    """Return how far the scores by the folded-in vector fall, shape (h, m).
+def vector_losses(query: Query, rows: Ints, *, logs: bool) -> F32:
+    """Return how far the scores by the folded-in vector fall, shape (m, h).
 
     Parameters
     ----------
@@ -98,22 +90,22 @@ def vector_losses(query: Query, rows: Ints, *, logs: bool) -> Losses:
     """
     n_history, folded = len(query.history.rows), query.folded
     if folded is None:
-        return np.zeros((n_history, len(rows)), dtype=np.float32)
+        return np.zeros((len(rows), n_history), dtype=np.float32)
     placed, factors = query.snapshot.model.placed(rows)
     if len(placed) == 0:
-        return np.zeros((n_history, len(rows)), dtype=np.float32)
+        return np.zeros((len(rows), n_history), dtype=np.float32)
     found = folded.losses(factors)
     if logs:
-        scores = factors @ folded.vector
+        scores = (factors @ folded.vector)[:, None]
         found = _log_scores(scores) - _log_scores(scores - found)
     if len(query.known_history[0]) == n_history and len(placed) == len(rows):
         return found
-    losses = np.zeros((n_history, len(rows)), dtype=np.float32)
-    losses[query.folded_positions[:, None], np.flatnonzero(np.isin(rows, placed))] = found
+    losses = np.zeros((len(rows), n_history), dtype=np.float32)
+    losses[np.flatnonzero(np.isin(rows, placed))[:, None], query.folded_positions] = found
     return losses
 
 
-def own_losses(query: Query, rows: Ints, features: F32) -> F64:
+def own_losses(query: Query, rows: Ints, features: F32) -> F32:
     """Return how far the scores of bought items fall when they are taken out of the history.
 
     Without its purchases an item would be scored as a new one.
@@ -129,26 +121,49 @@ def own_losses(query: Query, rows: Ints, features: F32) -> F64:
 
     Returns
     -------
-    ndarray of float64, shape (m,)
-        Where all are certainly above 0, a lower bound, which costs half as much.
+    ndarray of float32, shape (m,)
+        Lower bounds where these are above 0, for they are cheap; else the losses.
     """
+    losses: F32 = query.weights[:_GROWTH] @ features[:_GROWTH]
+    bounds: F32 = losses - _most_as_new(query, rows)
+    unsure = [at for at, bound in enumerate(bounds.tolist()) if bound <= 0]
+    if unsure:
+        bounds[unsure] = losses[unsure] - _as_new(query, rows[unsure])
+    return bounds
+
+
+def _most_as_new(query: Query, rows: Ints) -> F32 | float:
+    """Return what `_as_new` does at most; infinity where there is no simple bound."""
+    model, folded = query.snapshot.model, query.folded
+    _, popularity, collaborative, affinity = query.weights[_GROWTH:].tolist()
+    all_known = len(query.known_history[0]) == len(query.history.rows)
+    if query.topics is not None or folded is None or not all_known:
+        return np.inf
+    if collaborative < 0 or affinity < 0:
+        return np.inf
+    model_rows = model.model_rows[rows]
+    scores = model.arrays["item_factors"].take(model_rows, axis=0) @ folded.vector
+    # What is wanted less than fully is wanted even less without itself; of the rest, who knows.
+    scores[scores > 1] = np.inf
+    most: F32 = np.log(np.maximum(scores, 0) + LEAST_SCORE)
+    most *= collaborative
+    most += popularity * model.constants[model_rows, 1]
+    # At most all purchases are of its category; its share may be a little above 1.
+    most -= affinity * (np.log(model.category_share[model.category_codes[rows]]) - _ROUNDING)
+    return most
+
+
+def _as_new(query: Query, rows: Ints) -> F32:
+    """Return what bought items would score if they were new, but for their growth, which stays."""
     weights = query.weights
-    losses: F64 = (weights[:_GROWTH] @ features[:_GROWTH]).astype(np.float64)
-    losses -= weights[_POPULARITY] * _popularity(query, rows)
-    losses -= weights[_COLLABORATIVE] * _log_scores(_scores_without(query, rows))
-    affinity = float(weights[_AFFINITY])
-    if affinity >= 0 and query.topics is None:
-        model = query.snapshot.model
-        # At most all purchases are of the item's category.
-        most = -np.log(model.category_share[model.category_codes[rows]])
-        certain: F64 = losses - affinity * np.maximum(most, 0)
-        if certain.min() > 0:
-            return certain
-    return losses - affinity * _affinity_without(_counted(query, rows), rows)
+    scores = weights[_POPULARITY] * _popularity(query, rows)
+    scores += weights[_COLLABORATIVE] * _log_scores(_scores_without(query, rows))
+    scores += weights[_AFFINITY] * _affinity_without(_counted(query, rows), rows)
+    return scores
 
 
-def page_losses(query: Query, source: str, rows: Ints, *, retrieved: bool) -> Losses:
-    """Return how far the scores of items fall without each item of the page, shape (a, m).
+def page_losses(query: Query, source: str, rows: Ints, *, retrieved: bool) -> F32:
+    """Return how far the scores of items fall without each item of the page, shape (m, a).
 
     Parameters
     ----------
@@ -162,16 +177,16 @@ def page_losses(query: Query, source: str, rows: Ints, *, retrieved: bool) -> Lo
         Whether they are the source's own, not scored by the mean of the page alone.
     """
     if len(query.about) == 0 or query.snapshot.model.n_items == 0:
-        return np.zeros((0, len(rows)), dtype=np.float32)
+        return np.zeros((len(rows), 0), dtype=np.float32)
     if not retrieved:
         return _cosines(query, rows)
     scores = _in_table(query, source, rows)
     if source == "together":
         return scores
-    absent = ~scores.any(axis=0)
+    absent = ~scores.any(axis=1)
     if absent.any():
-        scores[:, absent] = _cosines(query, rows[absent])
-    whole = np.ones(len(rows), dtype=np.float32)
+        scores[absent] = _cosines(query, rows[absent])
+    whole = np.ones((len(rows), 1), dtype=np.float32)
     without = np.ones(scores.shape, dtype=np.float32)
     model = query.snapshot.model
     for codes, weight in (
@@ -179,37 +194,37 @@ def page_losses(query: Query, source: str, rows: Ints, *, retrieved: bool) -> Lo
         (model.department_codes, SAME_DEPARTMENT),
     ):
         mine = codes[query.about]
-        alike = (mine[:, None] == codes[rows]) & (mine > 0)[:, None]
-        n_alike = alike.sum(axis=0)
+        alike = (codes[rows][:, None] == mine) & (mine > 0)
+        n_alike = alike.sum(axis=1, keepdims=True)
         whole += weight * (n_alike > 0)
         without += weight * (n_alike - alike > 0)
-    total = scores.sum(axis=0)
+    total = scores.sum(axis=1, keepdims=True)
     losses: F32 = total * whole - (total - scores) * without
     return losses
 
 
 def _in_table(query: Query, source: str, rows: Ints) -> F32:
-    """Return what the table of neighbours says of each of the page's items and each other one."""
+    """Return what the table of neighbours says of each item and each of the page, shape (m, a)."""
     model = query.snapshot.model
     about, wanted = model.rows_of(query.about), model.rows_of(rows)
     neighbours = model.arrays[f"{source}_rows"][about]
     scores = model.arrays[f"{source}_scores"][about] * (about >= 0)[:, None]
-    hits = (neighbours[:, :, None] == wanted) & (wanted >= 0)
-    found: F32 = np.einsum("akm,ak->am", hits, scores)
+    hits = (neighbours == wanted[:, None, None]) & (wanted >= 0)[:, None, None]
+    found: F32 = np.einsum("mak,ak->ma", hits, scores)
     return found
 
 
 def _cosines(query: Query, rows: Ints) -> F32:
-    """Return what each of the page's items gives to the nearness of each other one."""
-    found = np.zeros((len(query.about), len(rows)), dtype=np.float32)
+    """Return what each of the page's items gives to the nearness of each item, shape (m, a)."""
+    found = np.zeros((len(rows), len(query.about)), dtype=np.float32)
     model = query.snapshot.model
     about, directions = model.placed(query.about)
     placed, factors = model.placed(rows)
     if len(about) and len(placed):
         directions = directions / np.maximum(np.linalg.norm(directions, axis=1), 1e-9)[:, None]
-        lengths = np.maximum(np.linalg.norm(factors, axis=1), 1e-9)
+        lengths = np.maximum(np.linalg.norm(factors, axis=1), 1e-9)[:, None]
         on_page, among = np.isin(query.about, about), np.isin(rows, placed)
-        found[np.ix_(on_page, among)] = (directions @ factors.T) / lengths
+        found[np.ix_(among, on_page)] = factors @ directions.T / lengths
     return found
 
 
@@ -238,15 +253,15 @@ def _scores_without(query: Query, rows: Ints) -> F32:
     scores = np.zeros(len(rows), dtype=np.float32)
     if folded is None:
         return scores
+    if len(query.known_history[0]) == len(history.rows) and history.purchases.rows is history.rows:
+        return folded.scores_without(np.searchsorted(history.rows, rows))
     at, known = _found(history.rows, rows)
-    if len(query.known_history[0]) < len(history.rows):
-        place = np.full(len(history.rows), -1)
-        place[query.folded_positions] = np.arange(len(query.folded_positions))
-        at = place[at]
-        known &= at >= 0
-    at = at[known]
-    if len(at):
-        scores[known] = folded.history[at] @ folded.vector - folded.own_losses(at)
+    place = np.full(len(history.rows), -1)
+    place[query.folded_positions] = np.arange(len(query.folded_positions))
+    at = place[at]
+    known &= at >= 0
+    if known.any():
+        scores[known] = folded.scores_without(at[known])
     return scores
 
 
@@ -262,7 +277,7 @@ def _counted(query: Query, rows: Ints) -> Counted:
     codes = model.category_codes
     if topics is not None:
         topic = topics.at(rows)
-        inside = (topics.of_code[codes[history.rows]][:, :, None] == topic).any(axis=1)
+        inside = (topics.of_code[codes[history.rows]] == topic[:, None, None]).any(axis=2)
         weights = np.log(history.weights + np.float32(1))
         share, varies = topics.share[topic], topic >= 0
         return Counted(history.rows, weights.astype(np.float64), inside, _PSEUDO * share, varies)
@@ -271,22 +286,30 @@ def _counted(query: Query, rows: Ints) -> Counted:
     share, varies = model.category_share[wanted], wanted != 0
     if len(model.cold.rows):
         varies &= (model.cold.at(rows) < 0) | (share >= UNSOLD_SHARE)
-    inside = codes[bought.rows][:, None] == wanted
+    inside = (codes[bought.rows] == wanted[:, None]) & varies[:, None]
     weights = taste_weights(bought)
     return Counted(bought.rows, weights.astype(np.float64), inside, _PSEUDO * share, varies)
 
 
-def _affinity_losses(counted: Counted) -> F64:
-    """Return how far the affinities fall without what is counted, shape (p, m)."""
-    weights, pseudo = counted.weights, counted.pseudo
-    total = weights.sum() + _PSEUDO
-    found: F64 = np.log1p(-weights / total)[:, None] * counted.varies
-    at, item = np.nonzero(counted.inside & counted.varies)
-    mine = weights[at]
+def _add_affinity(losses: F32, query: Query, counted: Counted, weight: float) -> None:
+    """Add to losses what each history item gives to the affinities, which have a weight."""
+    own, pseudo = counted.weights, counted.pseudo
+    base = weight * np.log1p(-own / (own.sum() + _PSEUDO))
+    item, at = np.nonzero(counted.inside)
+    mine = own[at]
     sums = np.bincount(item, mine, minlength=len(pseudo))[item]
     left = np.maximum(sums - mine, 0)
-    found[at, item] += np.log(sums + pseudo[item]) - np.log(left + pseudo[item])
-    return found
+    more = weight * (np.log(sums + pseudo[item]) - np.log(left + pseudo[item]))
+    history = query.history.rows
+    if counted.rows is not history:
+        # What is disliked counts as a purchase, but nobody is told that it is why.
+        place, known = _found(history, counted.rows)
+        all_items, base = base, np.zeros(len(history))
+        base[place[known]] = all_items[known]
+        kept = known[at]
+        item, at, more = item[kept], place[at[kept]], more[kept]
+    losses += base if counted.varies.all() else base * counted.varies[:, None]
+    losses[item, at] += more
 
 
 def _affinity_without(counted: Counted, rows: Ints) -> F64:
@@ -294,6 +317,6 @@ def _affinity_without(counted: Counted, rows: Ints) -> F64:
     at, known = _found(counted.rows, rows)
     own = np.where(known, counted.weights[at], 0)
     item = np.arange(len(rows))
-    sums = counted.weights @ counted.inside - own * counted.inside[at, item]
+    sums = counted.inside @ counted.weights - own * counted.inside[item, at]
     ratio = (np.maximum(sums, 0) + counted.pseudo) / (counted.weights.sum() - own + _PSEUDO)
     return np.where(counted.varies, np.log(ratio / counted.pseudo * _PSEUDO), 0)
