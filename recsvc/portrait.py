@@ -19,7 +19,7 @@ from feature_store.preferences import PURPOSES, Disowned, Preferences, Purpose
 from feature_store.schema import EVENT_TYPE_CODES
 from feature_store.state import EMPTY_STATE, UserState
 from feature_store.store import UserContext
-from recsvc.disowned import disowned_segments, owned
+from recsvc.disowned import owned
 from recsvc.history import History, read_history
 from recsvc.naming import Naming
 from recsvc.people import document_of
@@ -213,8 +213,7 @@ class Portrait:
         """The segments that rules find the person in."""
         if not self.profiled:
             return []
-        refused = disowned_segments(self.preferences)
-        found = segments_of(self.snapshot.site.segments, document_of(self.context)) - refused
+        found = segments_of(self.snapshot.site.segments, document_of(self.context))
         return [Point("segment", name) for name in sorted(found)]
 
     @cached_property

@@ -28,7 +28,7 @@ YES, NO, SKIP = "yes", "no", "skip"
 FREQUENCIES = {f"days_{days}": days for days in (1, 7, 14, 30)}
 MOST_OPTIONS = 8
 KNOWN = 0.8
-"""From this chance of a yes on, nobody needs to ask."""
+"""From this chance of a yes on, what somebody did has answered already."""
 LEAST_GAIN = 1e-4
 """In nats: below, no question is worth the time of whoever is asked."""
 
@@ -155,7 +155,8 @@ class Asking:
         mine = np.array([float(self._mine[at].sum()) for at in members.values()])
         gain, likely = gains(shares, mine, self._n_mine)
         settled = np.array([self._is_settled(option) for option in options], dtype=bool)
-        gain[(shares <= 0) | (likely >= KNOWN) | settled] = 0
+        known = (mine > 0) & (likely >= KNOWN)
+        gain[(shares <= 0) | known | settled] = 0
         order = np.argsort(-gain, kind="stable")
         best = order[gain[order] > 0][:MOST_OPTIONS].tolist()
         chosen = tuple(options[at] for at in best)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,43 +10,29 @@ import httpx
 import pytest
 
 from feature_store.embedded import EmbeddedServer
-from tests.recsvc.api.browser import ORIGIN, page_of, public_key, put, secret_of
-from tests.recsvc.api.service import Service, assert_problem, event, ids_of, running_shop
+from tests.recsvc.api.browser import ORIGIN, page_of, public_key, put
+from tests.recsvc.api.departments import (
+    SECRET,
+    Customer,
+    N,
+    browsers,
+    department_shop,
+    everywhere,
+    fresh,
+    user_path,
+)
+from tests.recsvc.api.service import Service, assert_problem, event, ids_of
 from tests.recsvc.shop import item_ids
-from tests.recsvc.signing import Backend
 
 PROFILE = "/v1/me/profile"
-DEPARTMENTS = ("Pets", "Garden", "Health")
-SECRET = "Health > Intimate"
-N = 60
-
-Customer = Callable[[str], httpx.Client]
-
-
-def item(number: int) -> dict[str, Any]:
-    """Item `i` is of taste `i % 3` in the model, so of that department."""
-    department = DEPARTMENTS[number % 3]
-    below = "Intimate" if department == "Health" and number % 2 else f"Shelf {number % 2}"
-    return {
-        "item_id": item_ids(N)[number],
-        "title": f"Thing {number}",
-        "brand": f"Maker {number % 6}",
-        "categories": [f"{department} > {below}"],
-        "image_url": f"https://shop.example/{number}.jpg",
-    }
 
 
 @pytest.fixture(scope="module")
 def shop(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Service, EmbeddedServer]]:
-    folder = tmp_path_factory.mktemp("profiles")
-    with running_shop(folder, workers=2, public_events_per_minute=100_000) as (service, server):
-        with service.client() as client:
-            answer = client.post("/v1/items", json=[item(number) for number in range(N)])
-            assert answer.json()["accepted"] == N
-            client.put("/v1/privacy", json={"never_named": [SECRET]}).raise_for_status()
-        yield service, server
+    with department_shop(tmp_path_factory.mktemp("profiles")) as both:
+        yield both
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +43,8 @@ def backend(shop: tuple[Service, EmbeddedServer]) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def customer(shop: tuple[Service, EmbeddedServer]) -> Iterator[Customer]:
-    service, server = shop
-    login = Backend(secret_of(service), "EdDSA", (ORIGIN,))
-    put(server, login.record)
-    opened: list[httpx.Client] = []
-
-    def made(user_id: str) -> httpx.Client:
-        headers = {"Authorization": f"Bearer {login.token(user_id)}", "Origin": ORIGIN}
-        opened.append(httpx.Client(base_url=service.url, headers=headers, verify=False, timeout=20))
-        return opened[-1]
-
-    yield made
-    for client in opened:
-        client.close()
+    with browsers(*shop) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +55,6 @@ def key(shop: tuple[Service, EmbeddedServer]) -> str:
     return found
 
 
-def fresh(name: str) -> str:
-    return f"{name}/profile {time.monotonic_ns()}"
-
-
 def buy(backend: httpx.Client, user: str, *numbers: int, **more: Any) -> None:
     events = [event(user, item_ids(N)[number], **more) for number in numbers]
     assert backend.post("/v1/events", json=events).json()["accepted"] == len(numbers)
@@ -91,19 +62,6 @@ def buy(backend: httpx.Client, user: str, *numbers: int, **more: Any) -> None:
 
 def points(profile: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in profile["points"] if one["kind"] == kind}
-
-
-def everywhere(client: httpx.Client, path: str = PROFILE, **params: Any) -> list[dict[str, Any]]:
-    """Ask often enough, over new connections, that both workers answer."""
-    found = []
-    for _ in range(6):
-        with httpx.Client(
-            base_url=client.base_url, headers=client.headers, verify=False, timeout=20
-        ) as new:
-            answer = new.get(path, params=params)
-            assert answer.status_code == 200, answer.text
-            found.append(answer.json())
-    return found
 
 
 def test_a_profile_says_why(customer: Customer, backend: httpx.Client) -> None:
@@ -135,7 +93,7 @@ def test_a_profile_says_why(customer: Customer, backend: httpx.Client) -> None:
     unheard = customer(user).get(PROFILE, params={"language": "tlh"})
     assert unheard.headers["content-language"] == "en"
     assert_problem(customer(user).get(PROFILE, params={"language": "x" * 36}), 422, "#/language")
-    theirs = backend.get(f"/v1/users/{user.replace('/', '%2F')}/profile").json()
+    theirs = backend.get(f"{user_path(user)}/profile").json()
     assert theirs == profile
 
 
@@ -144,9 +102,7 @@ def test_what_is_never_named_is_counted_only(customer: Customer, backend: httpx.
     buy(backend, user, 5, 11, 2)  # 5 and 11 are intimate, 2 is not
     me = customer(user)
     following = {"followed_categories": [SECRET], "hidden_items": ["i00005"]}
-    backend.patch(
-        f"/v1/users/{user.replace('/', '%2F')}/preferences", json=following
-    ).raise_for_status()
+    backend.patch(f"{user_path(user)}/preferences", json=following).raise_for_status()
     answer = me.get(PROFILE)
     for secret in ("Intimate", "i00005", "i00011", "Thing 5", "Thing 11", "Maker 5"):
         assert secret not in answer.text
@@ -169,7 +125,7 @@ def test_what_does_not_describe_me_is_gone_everywhere(
     for _ in range(2):
         answer = me.delete(f"{PROFILE}/{point['point_id']}")
         assert answer.json() == {"point_id": point["point_id"], "removed": True}
-    for profile in everywhere(me):
+    for profile in everywhere(me, PROFILE):
         assert [*points(profile, "category")] == ["Garden > Shelf 1"]
         assert "Maker 0" not in points(profile, "brand")
         assert [one["item_id"] for one in profile["recent"]] == ["i00001"]
@@ -181,7 +137,7 @@ def test_what_does_not_describe_me_is_gone_everywhere(
     answer = me.post(f"{PROFILE}/{point['point_id']}/restore")
     assert answer.json()["restored"] is True
     assert me.post(f"{PROFILE}/{point['point_id']}/restore").json()["restored"] is False
-    for profile in everywhere(me):
+    for profile in everywhere(me, PROFILE):
         assert {*points(profile, "category")} == {"Garden > Shelf 1", "Pets > Shelf 0"}
         assert profile["removed"] == []
 
@@ -206,7 +162,7 @@ def test_an_item_and_a_brand_can_be_refused(customer: Customer, backend: httpx.C
 
 def test_segments_and_what_was_said(customer: Customer, backend: httpx.Client) -> None:
     user = fresh("kim")
-    path = f"/v1/users/{user.replace('/', '%2F')}"
+    path = user_path(user)
     segment = {
         "name": "Gold in Berlin",
         "description": "For the opening",
@@ -254,7 +210,7 @@ def test_who_allows_no_profile_sees_what_they_chose(
     shown = me.get(PROFILE).json()
     me.patch("/v1/me/preferences", json={"followed_categories": ["Garden"]}).raise_for_status()
     me.patch("/v1/me/preferences", json={"personalization": False}).raise_for_status()
-    for profile in everywhere(me):
+    for profile in everywhere(me, PROFILE):
         assert profile["profiled"] is False
         assert [one["kind"] for one in profile["points"]] == ["followed_category"]
         assert (profile["recent"], profile["withheld"]) == ([], 0)
@@ -334,7 +290,7 @@ def test_racing_tabs_all_count(customer: Customer, backend: httpx.Client) -> Non
     for thread in threads:
         thread.join()
     assert set(statuses) == {200}
-    for profile in everywhere(me):
+    for profile in everywhere(me, PROFILE):
         assert profile["recent"] == []
         assert points(profile, "category") == {}
         assert len(profile["removed"]) == len(numbers)
