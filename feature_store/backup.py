@@ -2,7 +2,8 @@
 
 A backup is a folder of plain files with a manifest that has the SHA-256 of each. It holds what a
 server is rebuilt from, not the server's own files: event log, change log, catalogue, models and
-secret.
+secret. Beside the manifest stands who was erased, by digests: erasures that come later are added
+there (``deliveries``), and a restore brings none of them back.
 """
 
 import os
@@ -16,17 +17,25 @@ from typing import Any
 
 import orjson
 
+from feature_store.deliveries import (
+    DELIVERIES,
+    ERASURES,
+    Deliveries,
+    merge_erasures,
+    read_erasures,
+)
 from feature_store.errors import ArtifactError, UserError
 from feature_store.event_log import EventLog
 from feature_store.files import locked, make_folder, sha256_of, sync_file, sync_folder, write_json
 from feature_store.ingest.run import LOCK_WAIT_S
 from feature_store.ingest.table import Progress, silent
 from feature_store.schema import format_time
+from feature_store.scrubbing import scrub_forgotten
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 _FOLDERS = ("changes", "catalogue", "models")
-_FILES = ("secret", "demo.json")
+_FILES = ("secret", "demo.json", DELIVERIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,8 @@ def back_up(data_dir: Path, target: Path, now: datetime, progress: Progress = si
     make_folder(partial)
     log = EventLog(data_dir)
     with log.importing(LOCK_WAIT_S), locked(data_dir / "models" / ".lock"):
+        # From now on whoever is erased is noted in the backup, too, once it stands in its place.
+        Deliveries(data_dir).add(target, "backup", now)
         n_events = log.count()
         names = sorted(_kept(data_dir, log))
         files: dict[str, dict[str, Any]] = {}
@@ -87,6 +98,7 @@ def back_up(data_dir: Path, target: Path, now: datetime, progress: Progress = si
             progress("copying", done, len(names))
             digest = _copy(data_dir / name, partial / name)
             files[name] = {"sha256": digest, "bytes": (partial / name).stat().st_size}
+        merge_erasures(partial / ERASURES, read_erasures(data_dir / ERASURES))
     document = {
         "format_version": FORMAT_VERSION,
         "created_at": format_time(now),
@@ -100,6 +112,8 @@ def back_up(data_dir: Path, target: Path, now: datetime, progress: Progress = si
         target.rmdir()
     partial.rename(target)
     sync_folder(target.parent)
+    # Somebody may have been erased while the folder had its other name.
+    merge_erasures(target / ERASURES, read_erasures(data_dir / ERASURES))
     progress("copying", len(names), len(names))
     return _summary(document)
 
@@ -115,8 +129,12 @@ def check(source: Path, progress: Progress = silent) -> Backup:
     return _summary(_checked(source, progress))
 
 
-def restore(source: Path, data_dir: Path, progress: Progress = silent) -> Backup:
+def restore(
+    source: Path, data_dir: Path, progress: Progress = silent, erasures: Path | None = None
+) -> Backup:
     """Put a backup in the place of a data directory that was lost; then rebuild the server.
+
+    Whoever was erased since the backup was made is taken out before anything is in its place.
 
     Parameters
     ----------
@@ -126,17 +144,23 @@ def restore(source: Path, data_dir: Path, progress: Progress = silent) -> Backup
         A folder that holds no data yet.
     progress : Progress
         Is told how far it is.
+    erasures : Path, optional
+        ``erasures.jsonl`` of the data directory that was lost, if it could be saved: it knows the
+        erasures that the backup was never told of.
 
     Raises
     ------
     ArtifactError
         If the backup is damaged; nothing was restored.
     UserError
-        If `data_dir` holds data, which is never overwritten.
+        If `data_dir` holds data, which is never overwritten, or `erasures` cannot be read.
     """
+    known = _erasures_of(source, erasures)
     document = _checked(source, progress)
     make_folder(data_dir)
-    held = [name for name in ("events", *_FOLDERS, *_FILES) if _is_there(data_dir / name)]
+    known += read_erasures(data_dir / ERASURES)
+    data = ("events", *_FOLDERS, *_FILES)
+    held = [name for name in data if name != DELIVERIES and _is_there(data_dir / name)]
     if held:
         raise UserError(
             f"{data_dir} holds data ({', '.join(held)}): move it away, or name another folder"
@@ -148,7 +172,10 @@ def restore(source: Path, data_dir: Path, progress: Progress = silent) -> Backup
         progress("restoring", done, len(names))
         if _copy(source / name, staging / name) != document["files"][name]["sha256"]:
             raise ArtifactError(f"{source / name} changed while it was read")
-    for folder in ("events", *_FOLDERS, *_FILES):
+    if known:
+        merge_erasures(staging / ERASURES, known)
+        scrub_forgotten(staging, progress)
+    for folder in ("events", *_FOLDERS, *_FILES, ERASURES):
         if (staging / folder).exists():
             if (data_dir / folder).is_dir():
                 shutil.rmtree(data_dir / folder)
@@ -157,6 +184,17 @@ def restore(source: Path, data_dir: Path, progress: Progress = silent) -> Backup
     sync_folder(data_dir)
     progress("restoring", len(names), len(names))
     return _summary(document)
+
+
+def _erasures_of(source: Path, erasures: Path | None) -> list[dict[str, Any]]:
+    """Return who was erased, as far as the backup and a file of the lost folder know."""
+    known = read_erasures(source / ERASURES)
+    if erasures is None:
+        return known
+    more = read_erasures(erasures)
+    if not more:
+        raise UserError(f"{erasures} is no file of erasures: it names nobody")
+    return known + more
 
 
 def _kept(data_dir: Path, log: EventLog) -> Iterator[str]:

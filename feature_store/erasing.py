@@ -120,7 +120,6 @@ def _scrub(
     def erased_at(person: str) -> int:
         return times.get(person, 0)
 
-    DecisionLog(data_dir / "decisions").seal(erased_at)
     return scrub(data_dir, erased_at, progress)
 
 

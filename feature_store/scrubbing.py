@@ -26,6 +26,7 @@ import polars as pl
 from feature_store.change_log import ChangeLog
 from feature_store.compaction import arrived_at
 from feature_store.decision_log import DecisionLog
+from feature_store.deliveries import adopt_erasures
 from feature_store.event_log import EventLog
 from feature_store.files import sync_file, sync_folder, write_atomically
 from feature_store.forgotten import KIND as FORGOTTEN
@@ -67,12 +68,49 @@ def scrub(data_dir: Path, erased_at: ErasedAt, progress: Progress = silent) -> C
     _remove_remains(data_dir, log)
     counts = _scrub_events(log, erased_at, progress)
     counts += _scrub_changes(ChangeLog(data_dir), erased_at)
-    decisions = DecisionLog(data_dir / "decisions").forget(erased_at)
-    counts += Counter({("decisions", person): count for person, count in decisions.items()})
+    records = DecisionLog(data_dir / "decisions")
+    if records.folder.is_dir():
+        records.seal()
+        decisions = records.forget(erased_at)
+        counts += Counter({("decisions", person): count for person, count in decisions.items()})
     for path in _rejects_files(log.imports):
         counts += _scrub_rejects(path, erased_at)
     _scrub_examples(data_dir / "demo.json", erased_at)
     return counts
+
+
+def scrub_forgotten(data_dir: Path, progress: Progress = silent) -> int:
+    """Remove everybody of whom the folder itself says, by digests, that they were erased.
+
+    For a folder whose server is lost, or that comes from a backup; hold ``EventLog.importing()``
+    around it. What ``erasures.jsonl`` knows alone stands in the change log afterwards.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Folder of everything that is kept.
+    progress : Progress
+        Is told how far it is.
+
+    Returns
+    -------
+    int
+        How many events, changes and records are gone.
+    """
+    ledger = adopt_erasures(data_dir)
+    if not any(cut.erased_ms for cut in ledger.cuts.values()):
+        return 0
+    known: dict[str, int] = {}
+
+    def erased_at(person: str) -> int:
+        # A keyed hash is not computed again for each file that names the person.
+        if person not in known:
+            known[person] = ledger.cut_of(person).erased_ms
+        return known[person]
+
+    for visitor, user in merged_visitors(data_dir, erased_at).items():
+        known[visitor] = max(erased_at(visitor), erased_at(user))
+    return scrub(data_dir, erased_at, progress).total()
 
 
 def merged_visitors(data_dir: Path, erased_at: ErasedAt) -> dict[str, str]:

@@ -82,6 +82,9 @@ EXAMPLE: dict[str, Any] = {
     "error": None,
 }
 BEGUN = EXAMPLE | {"state": "erasing", "finished_at": None, "server_files": None}
+SHOWN = EXAMPLE | {
+    name: [one | {"path": None} for one in EXAMPLE[name]] for name in ("delivered", "backups")
+}
 ErasureId = Annotated[
     str,
     Path(
@@ -158,10 +161,31 @@ async def delete_me(
     tags=["privacy"],
     response_model=ErasureReceipt,
     responses=responses(ErasureReceipt, EXAMPLE, 401, 403, 404, 422, 500, 503),
-    **secured("privacy:admin", public=True, customer=True),
+    **secured("privacy:admin"),
 )
 async def get_erasure(request: Request, worker: AnyWorker, erasure_id: ErasureId) -> Receipt:
-    """Return the receipt as it is now. It names nobody, and its id cannot be guessed."""
+    """Return the receipt as it is now; it names nobody."""
+    return await _receipt(request, worker, erasure_id)
+
+
+@router.get(
+    "/v1/me/erasures/{erasure_id}",
+    operation_id="get_my_erasure",
+    summary="What became of my erasure",
+    tags=["me"],
+    response_model=ErasureReceipt,
+    responses=responses(ErasureReceipt, SHOWN, 401, 403, 404, 422, 500, 503),
+    **secured(public=True, customer=True),
+)
+async def get_my_erasure(request: Request, worker: AnyWorker, erasure_id: ErasureId) -> Receipt:
+    """Return the receipt that `DELETE /v1/me` has given, as it is now.
+
+    It names nobody, and its id cannot be guessed: whoever knows it may ask.
+    """
+    return await _receipt(request, worker, erasure_id)
+
+
+async def _receipt(request: Request, worker: Worker, erasure_id: str) -> Receipt:
     receipt = await worker.store.erasures.receipt(erasure_id)
     if receipt is None:
         raise NotFoundError("there is no such erasure")
@@ -196,10 +220,12 @@ async def _person(request: Request, worker: Worker, anonymous_id: str | None) ->
 
 async def _erase(request: Request, response: Response, worker: Worker, person: str) -> Receipt:
     # What was chosen from the person's history is on the disk before the files are searched.
-    by = actor(request) if asking(request).kind == "server" else asking(request).kind
+    is_server = asking(request).kind == "server"
+    by = actor(request) if is_server else asking(request).kind
     receipt = await worker.store.erasures.request(person, by, worker.settings.data_dir)
     await worker.decisions.flush()
-    response.headers["Location"] = f"/v1/erasures/{receipt['erasure_id']}"
+    place = "/v1/erasures" if is_server else "/v1/me/erasures"
+    response.headers["Location"] = f"{place}/{receipt['erasure_id']}"
     response.headers["Cache-Control"] = "no-store"
     return _shown(request, receipt)
 
