@@ -4,13 +4,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from feature_store.catalogue import Catalogue
 from feature_store.feedback import INSTRUMENTS, RATING_STEPS, STEPS
 from feature_store.holdings import OnServer
 from feature_store.impressions import HOUR_S
+from feature_store.links import ROW_TYPE
 from feature_store.schema import EVENT_TYPE_CODES, format_time
 from feature_store.state import FIRST_PSEUDO_ROW
 
+SLICE = 50
+"""Entries of a section that are made before others get the event loop."""
 TYPES = {code: kind.value for kind, code in EVENT_TYPE_CODES.items()}
 _NAMES = {number: name for name, number in INSTRUMENTS.items()}
 
@@ -78,3 +83,48 @@ def titled(catalogue: Catalogue, row: int) -> Row:
     if columns is None:
         return {"item_id": catalogue.item_id(row), "title": None}
     return {"item_id": columns["item_id"], "title": columns.get("title")}
+
+
+def event_key(row: Row) -> tuple[Any, ...]:
+    """Return what makes an event the same event again."""
+    return tuple(row.get(name) for name in ("user_id", "anonymous_id", "event_id", "trust"))
+
+
+def log_row(row: Row) -> Row:
+    """Return a row of the log with times as text and its JSON read; without what is not there."""
+    shown = {name: value for name, value in row.items() if value is not None}
+    shown["timestamp"] = format_time(row["timestamp"])
+    if row.get("extra"):
+        shown["extra"] = orjson.loads(row["extra"])
+    if row["type"] == ROW_TYPE:
+        shown["meaning"] = "the visitor signed in as the user"
+    return shown
+
+
+def change_of(row: Row) -> Row:
+    """Return a change of a document as an export shows it."""
+    return {"at": row["at"], "by": row["by"], "document": row["kind"], "content": row["body"]} | {
+        "of": row["person"].partition(":")[2]
+    }
+
+
+def merge_of(visitor: str, user: str, at_s: int | None, *, complete: bool) -> Row:
+    """Return how a visitor became a user."""
+    return {
+        "anonymous_id": visitor.removeprefix("a:"),
+        "user_id": user.removeprefix("u:"),
+        "at": None if at_s is None else time_of(at_s),
+        "complete": complete,
+    }
+
+
+def sliced(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Yield rows a few at a time, so that others get the event loop between two."""
+    few: list[Row] = []
+    for row in rows:
+        few.append(row)
+        if len(few) == SLICE:
+            yield few
+            few = []
+    if few:
+        yield few

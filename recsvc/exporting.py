@@ -29,13 +29,23 @@ from feature_store.holdings_files import (
     reject_files,
     reject_rows,
 )
-from feature_store.links import ROW_TYPE
 from feature_store.schema import format_time
 from feature_store.store import Store
 from recsvc.decisions import decision_of
 from recsvc.disowned import disowned_in
 from recsvc.export_sections import SECTIONS
-from recsvc.export_values import facts_of, feedback_of, session_of, shown_of, time_of
+from recsvc.export_values import (
+    change_of,
+    event_key,
+    facts_of,
+    feedback_of,
+    log_row,
+    merge_of,
+    session_of,
+    shown_of,
+    sliced,
+    time_of,
+)
 from recsvc.people import person_document
 from recsvc.segments import Segment, segments_of
 
@@ -44,7 +54,6 @@ Part = tuple[str, list[Row]]
 """Name of a section, and some of its entries; a section may come in several parts, one after the
 other, and comes at least once."""
 
-SLICE = 50
 _SHOPS_OWN = ("rules", "removed", "candidates", "answer")
 """What a decision's record says of the shop rather than of the person."""
 
@@ -138,7 +147,7 @@ class PersonExport:
         elif name == "decisions":
             folder = self._sources.data_dir / "decisions"
             async for records in in_thread(decision_records(folder, self.wanted)):
-                for few in _sliced(iter(records)):
+                for few in sliced(iter(records)):
                     yield [self._decision(one) for one in few]
                     await asyncio.sleep(0)
         elif name == "rejects":
@@ -159,9 +168,9 @@ class PersonExport:
                 "merges": self._merges(),
                 "technical": self._technical(),
                 "forgotten": iter(self._forgotten),
-                "delivered": map(asdict, Deliveries(self._sources.data_dir).all()),
+                "delivered": self._delivered(),
             }
-            for few in _sliced(of_server.get(name, iter(()))):
+            for few in sliced(of_server.get(name, iter(()))):
                 yield few
                 await asyncio.sleep(0)
 
@@ -216,11 +225,11 @@ class PersonExport:
         for one in self._held:
             for visitor, at_s in one.visitors.items():
                 seen.add(visitor)
-                yield _merge(visitor, one.person, at_s or None, complete=at_s > 0)
+                yield merge_of(visitor, one.person, at_s or None, complete=at_s > 0)
         for one in self._held:
             if one.link is not None and one.person not in seen:
                 began_s = None if one.sealed_ms is None else one.sealed_ms // 1000
-                yield _merge(one.person, one.link, began_s, complete=began_s is None)
+                yield merge_of(one.person, one.link, began_s, complete=began_s is None)
 
     def _technical(self) -> Iterator[Row]:
         for one in self._held:
@@ -238,33 +247,38 @@ class PersonExport:
             if one.link is not None:
                 yield {"kind": "link to the user", "of": of, "name": one.link[2:], "count": 1}
 
+    def _delivered(self) -> Iterator[Row]:
+        for one in Deliveries(self._sources.data_dir).all():
+            # Where files lie on the shop's machines is no browser's business.
+            yield asdict(one) if self._whole else {**asdict(one), "path": None}
+
     # --- from the files -----------------------------------------------------------------------
 
     async def _all_events(self) -> AsyncIterator[list[Row]]:
         """Yield the rows of the log, then what waits and did not get there meanwhile."""
-        waiting = {_event_key(one): one for one in self._events}
+        waiting = {event_key(one): one for one in self._events}
         log = EventLog(self._sources.data_dir)
         async for batch in in_thread(log_rows(log, self.wanted)):
-            for few in _sliced(iter(batch)):
+            for few in sliced(iter(batch)):
                 for row in few:
-                    waiting.pop(_event_key(row), None)
-                yield [{**_log_row(row), "stored_in": "event log"} for row in few]
+                    waiting.pop(event_key(row), None)
+                yield [{**log_row(row), "stored_in": "event log"} for row in few]
                 await asyncio.sleep(0)
-        for few in _sliced(iter(waiting.values())):
+        for few in sliced(iter(waiting.values())):
             rows = as_log_frame(few).to_dicts()
-            yield [{**_log_row(row), "stored_in": "stream"} for row in rows]
+            yield [{**log_row(row), "stored_in": "stream"} for row in rows]
 
     async def _all_changes(self) -> AsyncIterator[list[Row]]:
         waiting = {orjson.dumps(one): one for one in self._changes}
         changes = ChangeLog(self._sources.data_dir)
         async for batch in in_thread(change_rows(changes, self.wanted)):
-            for few in _sliced(iter(batch)):
+            for few in sliced(iter(batch)):
                 for row in few:
                     waiting.pop(orjson.dumps(row), None)
-                yield [_change(row) for row in few]
+                yield [change_of(row) for row in few]
                 await asyncio.sleep(0)
         if waiting:
-            yield [_change(row) for row in waiting.values()]
+            yield [change_of(row) for row in waiting.values()]
 
     def _decision(self, record: Row) -> Row:
         at = {"at": time_of(record["at"] / 1000)}
@@ -357,44 +371,3 @@ def _external_ids(changes: list[Row]) -> Iterator[tuple[str, str]]:
     for change in changes:
         if change["kind"] == "profile":
             yield from ((change["body"] or {}).get("external_ids") or {}).items()
-
-
-def _event_key(row: Row) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in ("user_id", "anonymous_id", "event_id", "trust"))
-
-
-def _log_row(row: Row) -> Row:
-    """Return a row of the log with times as text and its JSON read; without what is not there."""
-    shown = {name: value for name, value in row.items() if value is not None}
-    shown["timestamp"] = format_time(row["timestamp"])
-    if row.get("extra"):
-        shown["extra"] = orjson.loads(row["extra"])
-    if row["type"] == ROW_TYPE:
-        shown["meaning"] = "the visitor signed in as the user"
-    return shown
-
-
-def _change(row: Row) -> Row:
-    return {"at": row["at"], "by": row["by"], "document": row["kind"], "content": row["body"]} | {
-        "of": row["person"].partition(":")[2]
-    }
-
-
-def _merge(visitor: str, user: str, at_s: int | None, *, complete: bool) -> Row:
-    return {
-        "anonymous_id": visitor.removeprefix("a:"),
-        "user_id": user.removeprefix("u:"),
-        "at": None if at_s is None else time_of(at_s),
-        "complete": complete,
-    }
-
-
-def _sliced(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    few: list[Row] = []
-    for row in rows:
-        few.append(row)
-        if len(few) == SLICE:
-            yield few
-            few = []
-    if few:
-        yield few

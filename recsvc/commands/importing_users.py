@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 import orjson
 
+from feature_store.deliveries import Deliveries
 from feature_store.errors import UserError
 from feature_store.ingest.mapping import USER_FIELDS, parse_map
 from feature_store.ingest.source import find_sources
@@ -94,6 +96,8 @@ def export(settings: Settings, out: Path, *, as_json: bool) -> None:
     """
     with server_url(settings) as url, replaced(out) as file:
         n_users = asyncio.run(_export(url, file))
+    # An erasure names it: nobody can be taken out of it.
+    Deliveries(settings.data_dir).add(out, "export", datetime.now(UTC))
     if as_json:
         write_json({"users": n_users, "file": str(out)})
     else:
