@@ -211,7 +211,7 @@ def _train(
     with training_alone(known.data_dir):
         result = run_training(
             known.data_dir,
-            TrainConfig(),
+            TrainConfig(profiling=known.profiling),
             EngineRecommender,
             now=datetime.now(UTC),
             start=start,

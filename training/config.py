@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from feature_store.errors import UserError
+from feature_store.preferences import ProfilingDefault
 
 MAX_LIMIT = 100
 
@@ -52,6 +53,8 @@ class TrainConfig:
         Resamples of the confidence intervals.
     keep_models : int
         How many models stay on disk; older ones are removed after publishing.
+    profiling : {"opt_out", "opt_in"}
+        Whether events of people who were never asked may be learned from.
     seed : int
         Of everything random.
     n_threads : int
@@ -77,6 +80,7 @@ class TrainConfig:
     exact_below: int = 20_000
     n_bootstrap: int = 1_000
     keep_models: int = 10
+    profiling: ProfilingDefault = "opt_out"
     seed: int = 20_170_101
     n_threads: int = 0
 

@@ -16,9 +16,11 @@ from feature_store.artifact import (
 from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFiles
 from feature_store.change_log import ChangeLog
+from feature_store.consent_log import consenting
 from feature_store.errors import ConflictError, UserError
 from feature_store.event_log import EventLog
 from feature_store.forgotten import read_ledger
+from feature_store.preferences import ProfilingDefault
 from feature_store.registry import ModelRegistry
 from feature_store.schema import format_time
 from training.blend import Blend, default_blend, fit_blend
@@ -121,7 +123,7 @@ def train(
     progress(STAGES[0], 0.0)
     registry = ModelRegistry(data_dir / "models")
     remove_partial(registry.models_dir)
-    interactions = read_interactions(remembered_events(data_dir, start, end))
+    interactions = read_interactions(learnable_events(data_dir, config.profiling, start, end))
     catalogue = CatalogueFiles(data_dir / "catalogue").load().catalogue
     n_rows = catalogue.n_rows
     catalogue, rows = with_unknown_items(catalogue, interactions)
@@ -135,7 +137,7 @@ def train(
     fitted, starts = _fit_everything(shop, interactions, now, attributes or {})
     index = shop.index_of(fitted, interactions)
     # Listed again: files that were merged meanwhile are gone.
-    events = remembered_events(data_dir, start, end)
+    events = learnable_events(data_dir, config.profiling, start, end)
     known = _customers(events, catalogue, progress) if customers else None
     progress(STAGES[6], 0.0)
     n_purchases = interactions.purchases.height
@@ -153,15 +155,20 @@ def train(
     )
 
 
-def remembered_events(
-    data_dir: Path, start: datetime | None = None, end: datetime | None = None
+def learnable_events(
+    data_dir: Path,
+    profiling: ProfilingDefault = "opt_out",
+    start: datetime | None = None,
+    end: datetime | None = None,
 ) -> pl.LazyFrame:
-    """Read the event log without what is forgotten, whether its files are scrubbed yet or not.
+    """Read the event log without what is forgotten, scrubbed yet or not, and without who refuses.
 
     Parameters
     ----------
     data_dir : Path
         With ``events/`` and ``changes/``.
+    profiling : {"opt_out", "opt_in"}
+        What holds for who was never asked.
     start, end : datetime, optional
         First moment that counts, and the first that no longer does.
 
@@ -170,8 +177,9 @@ def remembered_events(
     LazyFrame
         Columns of ``event_log.EVENT_LOG_SCHEMA``.
     """
-    log = EventLog(data_dir).scan(start, end)
-    return read_ledger(ChangeLog(data_dir)).kept_of(log)
+    changes = ChangeLog(data_dir)
+    log = read_ledger(changes).kept_of(EventLog(data_dir).scan(start, end))
+    return consenting(log, changes, profiling)
 
 
 def _fit_everything(
