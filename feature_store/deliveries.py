@@ -60,9 +60,23 @@ class Deliveries:
         self._data_dir = data_dir
         self.path = data_dir / DELIVERIES
 
-    def add(self, path: Path, kind: Kind, now: datetime) -> None:
-        """Register a file; one below ``imports/`` is not outside, for erasures look there."""
+    def add(self, path: Path, kind: Kind, now: datetime, about: str | None = None) -> None:
+        """Register a file; one below ``imports/`` is not outside, for erasures look there.
+
+        Parameters
+        ----------
+        path : Path
+            Where it was written.
+        kind : {"backup", "rejects", "export"}
+            What it is.
+        now : datetime
+            What the time is.
+        about : str or None
+            The one user whom it is about: receipts name nobody, not in the name of a file either.
+        """
         path = path.absolute()
+        if about:
+            path = path.with_name(path.name.replace(about, "(user)"))
         if kind == "rejects" and path.is_relative_to((self._data_dir / "imports").absolute()):
             return
         _append(self.path, [asdict(Delivery(str(path), kind, format_time(now)))])

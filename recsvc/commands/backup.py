@@ -28,10 +28,12 @@ def run_check(source: Path, *, as_json: bool) -> None:
     _report(found, "is whole", as_json=as_json)
 
 
-def run_restore(settings: Settings, source: Path, *, force: bool, as_json: bool) -> None:
+def run_restore(
+    settings: Settings, source: Path, erasures: Path | None, *, force: bool, as_json: bool
+) -> None:
     """Put a backup in the place of lost data, and rebuild the server from it."""
     with ProgressReport() as progress:
-        found = restore(source, settings.data_dir, progress)
+        found = restore(source, settings.data_dir, progress, erasures)
         with server_url(settings) as url:
             asyncio.run(rebuild(url, settings.data_dir, force=force, progress=progress))
     _report(found, f"restored to {settings.data_dir}, and the server rebuilt", as_json=as_json)

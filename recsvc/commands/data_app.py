@@ -75,10 +75,20 @@ def backup(
 
 
 @data_app.command()
-def restore(folder: BackupFolder, force: Force = False, as_json: Json = False) -> None:
+def restore(
+    folder: BackupFolder,
+    erasures: Annotated[
+        Path | None,
+        typer.Option(help="erasures.jsonl of the lost data folder, if it could be saved."),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
     """Put a backup in the place of lost data, and rebuild the server from it.
 
-    A damaged backup is refused, and data that is there is never overwritten.
+    A damaged backup is refused, and data that is there is never overwritten. Nobody
+    comes back who was erased: the backup was told if it could be reached then, and
+    --erasures names what it may not know.
 
     \b
     Examples:
@@ -86,7 +96,34 @@ def restore(folder: BackupFolder, force: Force = False, as_json: Json = False) -
     """  # noqa: D301
     from recsvc.commands import backup as command  # noqa: PLC0415
 
-    command.run_restore(settings(), folder, force=force, as_json=as_json)
+    command.run_restore(settings(), folder, erasures, force=force, as_json=as_json)
+
+
+@data_app.command()
+def erase(
+    user_id: Annotated[str | None, typer.Argument(help="A user.")] = None,
+    visitor: Annotated[
+        str | None, typer.Option("--visitor", help="A visitor, by anonymous id.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="More users, an id a line, in one pass.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Forget somebody for good: on the server, in every file, and in what comes late.
+
+    The same as DELETE /v1/users/USER_ID, with or without a running service. The
+    receipt says what was removed, and which files outside it could not reach.
+
+    \b
+    Examples:
+      recsvc erase 2375
+      recsvc erase --visitor 507f191e-810c-4197-89de-860ea0123456 --json
+    """  # noqa: D301
+    from recsvc.commands import erase as command  # noqa: PLC0415
+
+    people = command.people_of(user_id, visitor, file)
+    command.run(settings(), people, as_json=as_json)
 
 
 @export_app.command("users")

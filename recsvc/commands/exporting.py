@@ -36,7 +36,7 @@ def run(settings: Settings, user_id: str, out: Path, *, as_json: bool) -> None:
     except ValueError as error:
         raise UserError(f"--user: {error}") from None
     written = with_store(settings, lambda store: _write(settings, store, user_id, out))
-    Deliveries(settings.data_dir).add(out, "export", datetime.now(UTC))
+    Deliveries(settings.data_dir).add(out, "export", datetime.now(UTC), user_id)
     if as_json:
         write_json({"user_id": user_id, "file": str(out), "bytes": written})
     else:

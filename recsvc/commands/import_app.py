@@ -92,7 +92,7 @@ def import_events(  # noqa: PLR0913, PLR0917 - a command has as many options as 
         channel=channel,
     )
     if dry_run:
-        importing.dry_run_events(files, options, as_json=as_json)
+        importing.dry_run_events(settings(), files, options, as_json=as_json)
     else:
         importing.run_import_events(settings(), files, options, as_json=as_json)
 
@@ -181,6 +181,6 @@ def import_users(  # noqa: PLR0917
     files = importing.FileOptions(source, form, columns, "UTC", None, rejects)
     options = importing_users.user_options(text, partial=partial)
     if dry_run:
-        importing_users.dry_run(files, options, as_json=as_json)
+        importing_users.dry_run(settings(), files, options, as_json=as_json)
     else:
         importing_users.run(settings(), files, options, as_json=as_json)

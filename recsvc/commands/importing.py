@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from feature_store.deliveries import Deliveries
 from feature_store.errors import UserError
 from feature_store.event_log import EventLog
 from feature_store.files import make_folder
@@ -119,7 +120,14 @@ def run_import_events(
             rejects_file=files.rejects,
             progress=progress,
         )
+    delivered(settings, summary.rejects_file)
     report(summary, "events", as_json=as_json)
+
+
+def delivered(settings: Settings, rejects: Path | None) -> None:
+    """Register a file of refused rows that erasures do not reach."""
+    if rejects is not None and settings.data_dir.is_dir():
+        Deliveries(settings.data_dir).add(rejects, "rejects", datetime.now(UTC))
 
 
 @contextmanager
@@ -192,7 +200,9 @@ def report(summary: ImportSummary, what: str, *, as_json: bool) -> None:
 # --- dry runs ---------------------------------------------------------------------------------
 
 
-def dry_run_events(files: FileOptions, options: EventOptions, *, as_json: bool) -> None:
+def dry_run_events(
+    settings: Settings, files: FileOptions, options: EventOptions, *, as_json: bool
+) -> None:
     """Show what an import of events would read, without importing."""
     given = parse_map(files.columns, EVENT_FIELDS)
     sources = find_sources(files.source, files.form)
@@ -202,6 +212,7 @@ def dry_run_events(files: FileOptions, options: EventOptions, *, as_json: bool) 
         with ProgressReport() as progress, rejects:
             batches = event_batches(sources, given, options, rejects, progress)
             accepted = sum(len(result.events) for _, result in batches)
+        delivered(settings, rejects.written_to)
     finish_dry_run(looked, sources, accepted, rejects, as_json=as_json)
 
 

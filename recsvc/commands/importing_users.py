@@ -19,7 +19,14 @@ from feature_store.ingest.user_rows import user_mapping
 from feature_store.ingest.users import UserOptions, UserSummary, import_users, put_profiles
 from feature_store.profile import check_name
 from feature_store.store import Store
-from recsvc.commands.importing import FileOptions, finish_dry_run, look, rejects_file, report
+from recsvc.commands.importing import (
+    FileOptions,
+    delivered,
+    finish_dry_run,
+    look,
+    rejects_file,
+    report,
+)
 from recsvc.commands.output import ProgressReport, note, write_json
 from recsvc.commands.session import server_url
 from recsvc.settings import Settings
@@ -66,10 +73,11 @@ def run(settings: Settings, files: FileOptions, options: UserOptions, *, as_json
             progress=progress,
         )
     summary.seconds = time.monotonic() - began
+    delivered(settings, summary.rejects_file)
     report(summary, "users", as_json=as_json)
 
 
-def dry_run(files: FileOptions, options: UserOptions, *, as_json: bool) -> None:
+def dry_run(settings: Settings, files: FileOptions, options: UserOptions, *, as_json: bool) -> None:
     """Show what an import of users would read, without importing."""
     sources = find_sources(files.source, files.form)
     given = parse_map(files.columns, USER_FIELDS)
@@ -80,6 +88,7 @@ def dry_run(files: FileOptions, options: UserOptions, *, as_json: bool) -> None:
             summary = import_users(
                 sources, given, options, put=None, rejects_file=files.rejects, progress=progress
             )
+    delivered(settings, summary.rejects_file)
     rejects = RejectLog(None)
     rejects.counts.update(summary.rejected)
     more = {"types": summary.types}
