@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -39,7 +40,7 @@ from recsvc.pages import Filled, arranged, check_modules, fill_modules, make_pag
 from recsvc.placements import BUILT_IN as PLACEMENTS
 from recsvc.placements import PRODUCTS
 from recsvc.requests import RecommendationRequest
-from recsvc.rules import CheckedRule
+from recsvc.rules import CheckedRule, parse_rule
 from recsvc.site import Site
 from recsvc.snapshot import Snapshot
 from recsvc.telemetry import Metrics
@@ -48,6 +49,7 @@ from tests.recsvc.shop import NOW_S, bought, item_ids
 
 Item = dict[str, Any]
 """A document of the catalogue."""
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
 ON_PRODUCTS = [name for name, one in PLACEMENTS.items() if one.kinds == PRODUCTS]
 
 modules = st.lists(
@@ -102,7 +104,7 @@ def siblings(found: list[Item], rows: list[int]) -> set[int]:
 
 
 snoozes = st.lists(some.ids, max_size=2, unique=True).map(
-    lambda ids: tuple(Snooze(item_id=one, until="2030-01-01T00:00:00Z") for one in ids)
+    lambda ids: tuple(Snooze(item_id=ItemId(one), until=LATER) for one in ids)
 )
 
 
@@ -188,7 +190,7 @@ def test_an_item_pinned_in_two_modules_stands_in_the_first(artifact: ModelArtifa
         {"brand": "b0", "categories": [], "available": True, "group_id": None, "attributes": {}}
         for _ in range(30)
     ]
-    rule = some.parse_rule(
+    rule = parse_rule(
         {
             "rule_id": "r",
             "status": "live",
@@ -249,7 +251,7 @@ def test_the_choice_counts_then_the_stage_then_the_page(
     chosen = [name for name in dict.fromkeys(wanted) if name in known and known[name].choosable]
     if chosen:
         assert (found.because, names) == ("chosen", chosen)
-    elif profiled and stage in page.defaults:
+    elif profiled and stage is not None and stage in page.defaults:
         assert (found.because, names) == (f"stage:{stage}", list(page.defaults[stage]))
     else:
         assert found.because == "default"
