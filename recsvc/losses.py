@@ -145,8 +145,7 @@ def _most_as_new(query: Query, rows: Ints) -> F32 | float:
     scores = model.arrays["item_factors"].take(model_rows, axis=0) @ folded.vector
     # What is wanted less than fully is wanted even less without itself; of the rest, who knows.
     scores[scores > 1] = np.inf
-    most: F32 = np.log(np.maximum(scores, 0) + LEAST_SCORE)
-    most *= collaborative
+    most: F32 = collaborative * _log_scores(scores)
     most += popularity * model.constants[model_rows, 1]
     # At most all purchases are of its category; its share may be a little above 1.
     most -= affinity * (np.log(model.category_share[model.category_codes[rows]]) - _ROUNDING)
@@ -156,7 +155,7 @@ def _most_as_new(query: Query, rows: Ints) -> F32 | float:
 def _as_new(query: Query, rows: Ints) -> F32:
     """Return what bought items would score if they were new, but for their growth, which stays."""
     weights = query.weights
-    scores = weights[_POPULARITY] * _popularity(query, rows)
+    scores: F32 = weights[_POPULARITY] * _popularity(query, rows)
     scores += weights[_COLLABORATIVE] * _log_scores(_scores_without(query, rows))
     scores += weights[_AFFINITY] * _affinity_without(_counted(query, rows), rows)
     return scores
@@ -258,10 +257,10 @@ def _scores_without(query: Query, rows: Ints) -> F32:
     at, known = _found(history.rows, rows)
     place = np.full(len(history.rows), -1)
     place[query.folded_positions] = np.arange(len(query.folded_positions))
-    at = place[at]
-    known &= at >= 0
+    placed = place[at]
+    known &= placed >= 0
     if known.any():
-        scores[known] = folded.scores_without(at[known])
+        scores[known] = folded.scores_without(placed[known])
     return scores
 
 
@@ -307,7 +306,8 @@ def _add_affinity(losses: F32, query: Query, counted: Counted, weight: float) ->
         all_items, base = base, np.zeros(len(history))
         base[place[known]] = all_items[known]
         kept = known[at]
-        item, at, more = item[kept], place[at[kept]], more[kept]
+        item, more = item[kept], more[kept]
+        at = place[at].astype(np.intp)[kept]
     losses += base if counted.varies.all() else base * counted.varies[:, None]
     losses[item, at] += more
 

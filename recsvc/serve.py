@@ -20,6 +20,7 @@ from recsvc.commands.session import server_url
 from recsvc.pool import Pool
 from recsvc.settings import Settings
 from recsvc.telemetry import MULTIPROCESS_ENV, configure_logging, get_logger
+from recsvc.words import read_library
 
 log = get_logger()
 
@@ -38,13 +39,16 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
     Raises
     ------
     UserError
-        If the port is taken, the address is not this machine's, or the folder cannot be written.
+        If the port is taken, the address is not this machine's, the folder cannot be written, or
+        the shop's own texts cannot be used.
     StoreUnavailableError
         If the server does not answer.
     ArtifactError
         If the model or the catalogue that should serve is damaged.
     """
     configure_logging(settings.log_level)
+    # A text that cannot be used is said at once, not by each worker.
+    read_library(settings.words_dir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_terminated_by_signal())
         listener = stack.enter_context(_bound(settings.host, settings.port))

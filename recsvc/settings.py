@@ -200,6 +200,13 @@ class Settings(BaseSettings):
             " has them folded into a new one",
         ),
     ] = 2_000
+    words_dir: Annotated[
+        Path | None,
+        Field(
+            description="Folder with texts of the shop's own, such as de.toml: of another language,"
+            " or instead of the built-in ones"
+        ),
+    ] = None
     decision_days: Annotated[
         int,
         Field(ge=1, le=3650, description="Days for which the records of answers are kept"),

@@ -41,6 +41,7 @@ from recsvc.settings import Settings
 from recsvc.snapshot import SnapshotHolder
 from recsvc.telemetry import Metrics, get_logger
 from recsvc.warming import warm_up
+from recsvc.words import read_library, speak
 
 HEARTBEAT_S = 1.0
 ARCHIVE_AGAIN_S = 1.0
@@ -68,12 +69,15 @@ class Worker:
     ------
     ArtifactError
         If the model or the catalogue that should serve is damaged.
+    UserError
+        If the shop's own texts cannot be used.
     """
 
     def __init__(self, settings: Settings, secret: bytes, metrics: Metrics) -> None:
         assert settings.redis_url is not None
         self.settings = settings
         self.metrics = metrics
+        speak(read_library(settings.words_dir))
         self.holder = SnapshotHolder(settings.data_dir)
         self.store = Store(
             settings.redis_url,

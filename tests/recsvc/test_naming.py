@@ -5,7 +5,7 @@ import pytest
 from recsvc.naming import Naming
 from tests.recsvc.shop import item_ids, make_catalogue
 
-PATHS = (
+PATHS: tuple[list[str], ...] = (
     ["Health > Intimate"],
     ["Health > Intimate > Tests"],
     ["Health"],
