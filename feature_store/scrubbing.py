@@ -39,6 +39,8 @@ ErasedAt = Callable[[str], int]
 0 for everybody else."""
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_TOKEN = re.compile(r"""[^\s'"`,;()<>{}\[\]]{6,}""")
+"""What may be an id in the middle of a text; a shorter one may be any number."""
 _PERSON_COLUMNS = ["user_id", "anonymous_id"]
 
 
@@ -67,14 +69,16 @@ def scrub(data_dir: Path, erased_at: ErasedAt, progress: Progress = silent) -> C
     log = EventLog(data_dir)
     _remove_remains(data_dir, log)
     counts = _scrub_events(log, erased_at, progress)
+    # Before the changes, which alone know what else the people were called.
+    others_names = _external_ids(ChangeLog(data_dir), erased_at)
+    for path in _rejects_files(log.imports):
+        counts += _scrub_rejects(path, erased_at, others_names)
     counts += _scrub_changes(ChangeLog(data_dir), erased_at)
     records = DecisionLog(data_dir / "decisions")
     if records.folder.is_dir():
         records.seal()
         decisions = records.forget(erased_at)
         counts += Counter({("decisions", person): count for person, count in decisions.items()})
-    for path in _rejects_files(log.imports):
-        counts += _scrub_rejects(path, erased_at)
     _scrub_examples(data_dir / "demo.json", erased_at)
     return counts
 
@@ -272,11 +276,24 @@ def _rejects_files(imports: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix in (".csv", ".jsonl"))
 
 
-def _scrub_rejects(path: Path, erased_at: ErasedAt) -> Counts:
+def _external_ids(changes: ChangeLog, erased_at: ErasedAt) -> dict[str, str]:
+    """Return the ids that erased people had in other systems, each with the person."""
+    found: dict[str, str] = {}
+    for path in changes.files(PEOPLE):
+        for line in path.read_bytes().splitlines():
+            if b'"external_ids"' in line:
+                change = orjson.loads(line)
+                ids = (change["body"] or {}).get("external_ids") or {}
+                if ids and _is_erased(change, erased_at):
+                    found.update(dict.fromkeys(ids.values(), change["person"]))
+    return found
+
+
+def _scrub_rejects(path: Path, erased_at: ErasedAt, names: Mapping[str, str]) -> Counts:
     gone: Counts = Counter()
 
     def is_kept(record: Any) -> bool:
-        person = _named(_strings(record), erased_at)
+        person = _named(_strings(record), erased_at, names)
         if person is not None:
             gone["rejected_rows", person] += 1
         return person is None
@@ -295,10 +312,15 @@ def _scrub_rejects(path: Path, erased_at: ErasedAt) -> Counts:
     return gone
 
 
-def _named(strings: Iterable[str], erased_at: ErasedAt) -> str | None:
-    """Return somebody erased whose id is one of some values."""
-    people = (prefix + one for one in strings for prefix in ("u:", "a:"))
-    return next((person for person in people if erased_at(person)), None)
+def _named(strings: Iterable[str], erased_at: ErasedAt, names: Mapping[str, str]) -> str | None:
+    """Return somebody erased who is called as one of some values."""
+    for one in strings:
+        if one in names:
+            return names[one]
+        for person in (f"u:{one}", f"a:{one}"):
+            if erased_at(person):
+                return person
+    return None
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -312,6 +334,8 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(inner)
     elif isinstance(value, str):
         yield value
+        for token in _TOKEN.findall(value):
+            yield from (token, token.rstrip(".:!?"))
         try:
             inner = orjson.loads(value) if value[:1] in "{[" else None
         except orjson.JSONDecodeError:
