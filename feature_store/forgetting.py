@@ -69,20 +69,21 @@ class Forgetting:
                 salt, *shards = await pipeline.execute()
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"who is forgotten cannot be read: {error}") from error
-        self.salts.learn(salt)
+        self.salts.learn(salt, salt)
         cuts = {name.decode(): read_cut(cut) for found in shards for name, cut in found.items()}
         return Ledger(self.salts.all, cuts)
 
     async def guards(self, people: Sequence[str]) -> list[Guard]:
         """Return what is forgotten of some people."""
         while True:
+            used = self.salts.value
             guards = [Guard(self.salts, person) for person in people]
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.get(keys.FORGOTTEN_SALT)
                 for guard in guards:
                     guard.ask(pipeline)
                 salt, *answers = await pipeline.execute()
-            if self.salts.learn(salt):
+            if self.salts.learn(salt, used):
                 found = iter(answers)
                 for guard in guards:
                     guard.take(found)
@@ -168,11 +169,29 @@ class Forgetting:
             people.extend(done)
         return counts
 
-    async def _forget(self, person: str, by: str, floor_ms: int, *, erase: bool) -> Counter[str]:
+    async def forget_with(self, visitor: str, cut: Cut, by: str, *, erase: bool) -> None:
+        """Forget a sealed visitor of whom the user was forgotten meanwhile, up to the same time.
+
+        Parameters
+        ----------
+        visitor : str
+            Who had signed in before (``schema.person_of``).
+        cut : Cut
+            The user's.
+        by : str
+            Who asks for it.
+        erase : bool
+            Whether the user was erased since, or only the taste was reset.
+        """
+        await self._forget(visitor, by, cut.before_ms - 1, erase=erase, at_ms=cut.erased_ms)
+
+    async def _forget(
+        self, person: str, by: str, floor_ms: int, *, erase: bool, at_ms: int | None = None
+    ) -> Counter[str]:
         """Forget one person alone; events of the time `floor_ms`, too."""
         for attempt in range(ATTEMPTS):
             known = await self._read(person, floor_ms, erase=erase)
-            if await self._write(known, by):
+            if await self._write(known, by, at_ms):
                 return known.counts()
             if attempt > 2:
                 await _pause(attempt)
@@ -183,6 +202,7 @@ class Forgetting:
         names = _names(person, erase=erase)
         days = _days(person)
         while True:
+            used = self.salts.value
             guard = Guard(self.salts, person)
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.get(keys.FORGOTTEN_SALT)
@@ -193,7 +213,7 @@ class Forgetting:
                 pipeline.hkeys(keys.merges(person))
                 guard.ask(pipeline)
                 salt, values, *answers = await pipeline.execute()
-            if self.salts.learn(salt):
+            if self.salts.learn(salt, used):
                 break
         found = iter(answers)
         ids = [(next(found), next(found)) for _ in days]
@@ -205,16 +225,17 @@ class Forgetting:
         n_ids = [count for count, _ in ids]
         return _Known(person, guard, names, read, n_ids, journal, newest_ms, erase)
 
-    async def _write(self, known: "_Known", by: str) -> bool:
-        """Forget what was read; return whether it was still the same."""
+    async def _write(self, known: "_Known", by: str, at_ms: int | None = None) -> bool:
+        """Forget what was read, up to now or `at_ms`; return whether it was still the same."""
         person, shard = known.person, keys.shard_of(known.person)
         if known.erase:
             profile = orjson.loads(known.read["profile"] or b"{}")
             ids = set((profile.get("external_ids") or {}).items())
             await external_ids.release(self._scripts, {person: ids})
         now_ms = time.time_ns() // 1_000_000
+        upto_ms = now_ms if at_ms is None else at_ms
         cut = known.guard.cut.later(
-            Cut(max(now_ms, known.newest_ms + 1), now_ms if known.erase else 0)
+            Cut(max(upto_ms, known.newest_ms + 1), upto_ms if known.erase else 0)
         )
         digest = known.guard.digests[0]
         entry = forgotten_entry(digest, cut, self.salts.all[0], shard, by)

@@ -170,8 +170,8 @@ class Ledger:
             names = part.collect_schema().names()
             joined = (
                 _with_text_ids(part)
-                .join(user.lazy(), on="user_id", how="left")
-                .join(anonymous.lazy(), on="anonymous_id", how="left")
+                .join(user.lazy(), on="user_id", how="left", maintain_order="left")
+                .join(anonymous.lazy(), on="anonymous_id", how="left", maintain_order="left")
             )
             own = pl.when(pl.col("user_id").is_not_null()).then("_before_user")
             before = own.otherwise("_before_anonymous").fill_null(0)

@@ -13,16 +13,28 @@ class Salts:
     """The salts of the server's digests, as this process read them last."""
 
     def __init__(self) -> None:
-        self._value: bytes | None = None
+        self.value: bytes | None = None
         self.all: tuple[bytes, ...] = ()
 
-    def learn(self, value: bytes | None) -> bool:
-        """Take what the server holds; return whether it is what was known."""
-        if value == self._value:
-            return True
-        self._value = value
-        self.all = tuple(bytes.fromhex(one) for one in (value or b"").decode().split())
-        return False
+    def learn(self, value: bytes | None, used: bytes | None) -> bool:
+        """Take what the server holds.
+
+        Parameters
+        ----------
+        value : bytes or None
+            Was read just now.
+        used : bytes or None
+            `value` of this object when the digests were made; another task may have learned since.
+
+        Returns
+        -------
+        bool
+            Whether the digests are those of the server.
+        """
+        if value != self.value:
+            self.value = value
+            self.all = tuple(bytes.fromhex(one) for one in (value or b"").decode().split())
+        return value == used
 
     def digests(self, person: str) -> tuple[str, ...]:
         """Return by what a person may be known."""

@@ -173,7 +173,9 @@ class Merger:
 
     async def _seal_visitor(self, user_id: str, anonymous_id: str, now: datetime) -> Link:
         visitor, user = f"a:{anonymous_id}", f"u:{user_id}"
-        digest = hashlib.blake2b(orjson.dumps([visitor, user]), digest_size=16).hexdigest()
+        # With the time: who was erased and came back signs in a second time.
+        named = orjson.dumps([visitor, user, epoch_ms(now)])
+        digest = hashlib.blake2b(named, digest_size=16).hexdigest()
         body = orjson.dumps(
             {
                 "event_id": f"merge-{digest}",
@@ -246,10 +248,10 @@ class Merger:
         for _ in range(ATTEMPTS):
             (guard,) = await self._forgetting.guards([user])
             if guard.cut.erased_ms > link.sealed_ms:
-                await self._forgetting.erase(visitor, ROW_TYPE)
+                await self._forgetting.forget_with(visitor, guard.cut, ROW_TYPE, erase=True)
                 return False
             if guard.cut.before_ms > link.sealed_ms:
-                await self._forgetting.forget_taste(visitor, ROW_TYPE)
+                await self._forgetting.forget_with(visitor, guard.cut, ROW_TYPE, erase=False)
             facts, chosen, remembered = await self._history(visitor, own, theirs)
             values, change = await self._sum(user, facts, chosen)
             names, arguments = comparing(values)

@@ -244,6 +244,7 @@ class PeopleStore:
     ) -> list[tuple[bytes | None, bytes | None, Guard]]:
         """Return the document, the link, and what is forgotten of some people."""
         while True:
+            used = self._salts.value
             guards = [Guard(self._salts, person) for person in people]
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.get(keys.FORGOTTEN_SALT)
@@ -251,7 +252,7 @@ class PeopleStore:
                     pipeline.mget(keys.document(kind, person), keys.link(person))
                     guard.ask(pipeline)
                 salt, *answers = await pipeline.execute()
-            if self._salts.learn(salt):
+            if self._salts.learn(salt, used):
                 break
         found = iter(answers)
         read = []

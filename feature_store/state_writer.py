@@ -245,6 +245,7 @@ class StateWriter:
 
         ``None`` if the salts of the digests were not those of the server.
         """
+        used = self._salts.value
         guards = [Guard(self._salts, delivery.person) for delivery in deliveries]
         names = [touched(one.person, said) for one, said in zip(deliveries, facts, strict=True)]
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -256,7 +257,7 @@ class StateWriter:
                     pipeline.hmget(key, delivery.id_digests)
                 guard.ask(pipeline)
             salt, *answers = await pipeline.execute()
-        if not self._salts.learn(salt):
+        if not self._salts.learn(salt, used):
             return None
         read: Iterator[Any] = iter(answers)
         found = []
