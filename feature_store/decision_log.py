@@ -175,7 +175,8 @@ class DecisionLog:
                     return record
             for path in self._sealed(at_ms):
                 wanted = pl.col("recommendation_id") == recommendation_id
-                found = pl.scan_parquet(path).filter(wanted).select("record").collect()
+                # Read at once: an erasure may write the file anew meanwhile.
+                found = pl.read_parquet(path.read_bytes()).filter(wanted).select("record")
                 if len(found):
                     record = orjson.loads(found.item(0, 0))
                     return record  # noqa: RET504 (gives it its type)

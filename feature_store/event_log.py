@@ -45,6 +45,7 @@ EVENT_KEY = ("user_id", "anonymous_id", "event_id")
 _JOURNAL = "journal.json"
 _DONE = "done.json"
 _STAGING = "staging"
+_READING = "reading.lock"
 _LOOK_AGAIN_S = 0.02
 
 
@@ -135,7 +136,8 @@ class EventLog:
 
     def count(self) -> int:
         """Return how many events the log holds."""
-        return int(self.scan().select(pl.len()).collect().item())
+        with self.reading():
+            return int(self.scan().select(pl.len()).collect().item())
 
     @contextmanager
     def importing(self, wait_s: float = 0.0) -> Iterator[None]:
@@ -165,6 +167,25 @@ class EventLog:
                     if time.monotonic() >= deadline_s:
                         raise
                     time.sleep(_LOOK_AGAIN_S)
+            yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep every file as it is, from the listing of the log to the end of what is read.
+
+        A reader opens a file more than once. Without this it fails when an erasure writes the file
+        anew in between.
+        """
+        if not os.access(self.imports, os.W_OK):
+            yield
+            return
+        with locked(self.imports / _READING, shared=True):
+            yield
+
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Hold all readers back while a file is replaced; wait for those that are at work."""
+        with locked(self.imports / _READING):
             yield
 
     def begin(self, import_id: str) -> "PendingImport":

@@ -44,32 +44,35 @@ def read_answers(log: EventLog, start: datetime, end: datetime) -> pl.DataFrame:
         ``person`` (str; of a visitor who signed in, the user), ``at`` (UTC), ``instrument`` (str:
         ``nps``, ``csat``, ``ces``, ``rating``, ``complaint``) and ``score`` (f64).
     """
-    # A visitor may have signed in at any time, so all merges are read; of the rest, the days asked.
-    merges = log.scan().filter(pl.col("type") == ROW_TYPE)
-    said = log.scan(start, end).filter(pl.col("type").is_in(_KINDS))
     place = pl.col("row") - FIRST_PSEUDO_ROW
     names = {number: name for name, number in INSTRUMENTS.items()}
     step = (place % STEPS).cast(pl.Float64)
-    return (
-        merged_people(pl.concat([merges, said]))
-        .select(
-            pl.coalesce("u:" + pl.col("user_id"), "a:" + pl.col("anonymous_id")).alias("person"),
-            pl.col("timestamp").alias("at"),
-            feedback_rows().alias("row"),
+    with log.reading():
+        # A visitor may have signed in at any time: all merges are read; else the days asked for.
+        merges = log.scan().filter(pl.col("type") == ROW_TYPE)
+        said = log.scan(start, end).filter(pl.col("type").is_in(_KINDS))
+        return (
+            merged_people(pl.concat([merges, said]))
+            .select(
+                pl.coalesce("u:" + pl.col("user_id"), "a:" + pl.col("anonymous_id")).alias(
+                    "person"
+                ),
+                pl.col("timestamp").alias("at"),
+                feedback_rows().alias("row"),
+            )
+            .drop_nulls("row")
+            .with_columns((place // STEPS).replace_strict(names).alias("instrument"))
+            .select(
+                "person",
+                "at",
+                "instrument",
+                pl.when(pl.col("instrument") == "rating")
+                .then(step / RATING_STEPS)
+                .otherwise(step)
+                .alias("score"),
+            )
+            .collect()
         )
-        .drop_nulls("row")
-        .with_columns((place // STEPS).replace_strict(names).alias("instrument"))
-        .select(
-            "person",
-            "at",
-            "instrument",
-            pl.when(pl.col("instrument") == "rating")
-            .then(step / RATING_STEPS)
-            .otherwise(step)
-            .alias("score"),
-        )
-        .collect()
-    )
 
 
 def feedback_report(

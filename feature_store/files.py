@@ -74,8 +74,8 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def locked(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold an exclusive lock that the kernel frees when the process dies.
+def locked(path: Path, busy: str | None = None, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock that the kernel frees when the process dies.
 
     Parameters
     ----------
@@ -83,6 +83,8 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
         The lock file; created when it does not exist, never removed.
     busy : str or None
         What to say at once when another process holds it; ``None`` waits for it.
+    shared : bool
+        Whether others who share it may hold it at the same time.
 
     Raises
     ------
@@ -92,7 +94,8 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(file, kind | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError as error:
             raise ConflictError(busy) from error
         yield

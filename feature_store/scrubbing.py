@@ -137,7 +137,8 @@ def merged_visitors(data_dir: Path, erased_at: ErasedAt) -> dict[str, str]:
     return {
         f"a:{anonymous_id}": f"u:{user_id}"
         for user_id, anonymous_id, at_ms in pairs.iter_rows()
-        if at_ms < erased_at(f"u:{user_id}")
+        # Who was erased since was nobody's visitor any more when the user was erased again.
+        if erased_at(f"a:{anonymous_id}") <= at_ms < erased_at(f"u:{user_id}")
     }
 
 
@@ -161,12 +162,12 @@ def _scrub_events(log: EventLog, erased_at: ErasedAt, progress: Progress) -> Cou
     counts: Counts = Counter()
     for done, path in enumerate(files):
         progress("event log", done, len(files))
-        counts += _scrub_events_file(path, erased_at)
+        counts += _scrub_events_file(log, path, erased_at)
     progress("event log", len(files), len(files))
     return counts
 
 
-def _scrub_events_file(path: Path, erased_at: ErasedAt) -> Counts:
+def _scrub_events_file(log: EventLog, path: Path, erased_at: ErasedAt) -> Counts:
     named = pl.read_parquet(path, columns=_PERSON_COLUMNS, hive_partitioning=False)
     users = _erased(named["user_id"], "u:", erased_at)
     visitors = _erased(named["anonymous_id"], "a:", erased_at)
@@ -183,7 +184,7 @@ def _scrub_events_file(path: Path, erased_at: ErasedAt) -> Counts:
     if not gone.any() and not blank.any():
         return Counter()
     hidden = pl.when(~blank).then(pl.col("anonymous_id")).alias("anonymous_id")
-    _replace(path, events.with_columns(hidden).filter(~gone))
+    _replace(log, path, events.with_columns(hidden).filter(~gone))
     return (
         _counted("archived_events", "u:", events["user_id"].filter(old_user))
         + _counted("archived_events", "a:", events["anonymous_id"].filter(old_visitor & alone))
@@ -216,11 +217,12 @@ def _milliseconds() -> pl.Expr:
     return pl.col("timestamp").dt.epoch("ms")
 
 
-def _replace(path: Path, frame: pl.DataFrame) -> None:
+def _replace(log: EventLog, path: Path, frame: pl.DataFrame) -> None:
     partial = path.with_name(f".{path.name}.partial")
     frame.write_parquet(partial, compression="zstd", statistics=True)
     sync_file(partial)
-    partial.replace(path)
+    with log.replacing():
+        partial.replace(path)
     sync_folder(path.parent)
 
 

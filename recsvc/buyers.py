@@ -35,26 +35,28 @@ def buyers_of(
         may still be with the customer.
     """
     live = as_log_frame([orjson.loads(body) for body in waiting]).lazy()
-    log = pl.concat([scan_files(EventLog(data_dir).files()), live], how="vertical_relaxed")
-    wanted = pl.col("type") == EventType.PURCHASE.value
-    purchases = (
-        merged_people(log)
-        .filter(wanted & pl.col("item_id").is_in(list(item_ids)))
-        # What waits may have reached the log in between.
-        .unique(["user_id", "anonymous_id", "event_id", "trust"])
-        .with_columns(
-            anonymous_id=pl.when(pl.col("user_id").is_null()).then(pl.col("anonymous_id"))
+    events = EventLog(data_dir)
+    with events.reading():
+        log = pl.concat([scan_files(events.files()), live], how="vertical_relaxed")
+        wanted = pl.col("type") == EventType.PURCHASE.value
+        purchases = (
+            merged_people(log)
+            .filter(wanted & pl.col("item_id").is_in(list(item_ids)))
+            # What waits may have reached the log in between.
+            .unique(["user_id", "anonymous_id", "event_id", "trust"])
+            .with_columns(
+                anonymous_id=pl.when(pl.col("user_id").is_null()).then(pl.col("anonymous_id"))
+            )
+            .group_by("user_id", "anonymous_id", "item_id")
+            .agg(
+                pl.col("quantity").fill_null(1).sum(),
+                pl.col("timestamp").min().alias("first_at"),
+                pl.col("timestamp").max().alias("last_at"),
+                pl.col("order_id").drop_nulls().unique().sort().alias("order_ids"),
+            )
+            .sort("user_id", "anonymous_id", "item_id", nulls_last=True)
+            .collect(engine="streaming")
         )
-        .group_by("user_id", "anonymous_id", "item_id")
-        .agg(
-            pl.col("quantity").fill_null(1).sum(),
-            pl.col("timestamp").min().alias("first_at"),
-            pl.col("timestamp").max().alias("last_at"),
-            pl.col("order_id").drop_nulls().unique().sort().alias("order_ids"),
-        )
-        .sort("user_id", "anonymous_id", "item_id", nulls_last=True)
-        .collect(engine="streaming")
-    )
     return [
         {
             **{name: value for name, value in row.items() if value is not None},

@@ -123,7 +123,8 @@ def train(
     progress(STAGES[0], 0.0)
     registry = ModelRegistry(data_dir / "models")
     remove_partial(registry.models_dir)
-    interactions = read_interactions(learnable_events(data_dir, config.profiling, start, end))
+    with EventLog(data_dir).reading():
+        interactions = read_interactions(learnable_events(data_dir, config.profiling, start, end))
     catalogue = CatalogueFiles(data_dir / "catalogue").load().catalogue
     n_rows = catalogue.n_rows
     catalogue, rows = with_unknown_items(catalogue, interactions)
@@ -137,8 +138,9 @@ def train(
     fitted, starts = _fit_everything(shop, interactions, now, attributes or {})
     index = shop.index_of(fitted, interactions)
     # Listed again: files that were merged meanwhile are gone.
-    events = learnable_events(data_dir, config.profiling, start, end)
-    known = _customers(events, catalogue, progress) if customers else None
+    with EventLog(data_dir).reading():
+        events = learnable_events(data_dir, config.profiling, start, end)
+        known = _customers(events, catalogue, progress) if customers else None
     progress(STAGES[6], 0.0)
     n_purchases = interactions.purchases.height
     gate = judge(evaluation, index.manifest["recall_at_100"], n_purchases, config)

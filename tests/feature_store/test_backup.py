@@ -14,12 +14,13 @@ from feature_store.erasing import work
 from feature_store.errors import ArtifactError, ConflictError, UserError
 from feature_store.event_log import EventLog
 from feature_store.rebuilding import rebuild
-from feature_store.schema import Event, EventType
+from feature_store.schema import Event, EventType, ItemId
 from feature_store.store import Store
 from tests.feature_store.test_rebuilding import fill, snapshot
 from tests.proofs.searching import Needles, search_folder
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ITEM = ItemId("i")
 
 
 async def test_everything_comes_back_after_the_loss_of_disk_and_server(
@@ -91,11 +92,19 @@ async def people_of_a_shop(store: Store, shop: Path) -> list[str]:
     users = [f"canary-{secrets.token_hex(8)}" for _ in range(2)]
     now = datetime.now(UTC)
     for user in users:
-        own = {"timestamp": now, "item_id": "i"}
-        seen = [Event(event_id="1", type=EventType.VIEW, user_id=user, **own)]
-        seen.append(Event(event_id="2", type=EventType.VIEW, anonymous_id=f"of-{user}", **own))
+        seen = [
+            Event(event_id="1", type=EventType.VIEW, user_id=user, item_id=ITEM, timestamp=now),
+            Event(
+                event_id="2",
+                type=EventType.VIEW,
+                anonymous_id=f"of-{user}",
+                item_id=ITEM,
+                timestamp=now,
+            ),
+        ]
         await store.events.append(seen)
-        await store.people.update("profile", f"u:{user}", lambda _, user=user: {"a": user}, "test")
+        profile = {f"u:{user}": {"a": user}}
+        await store.people.put_many("profile", profile, "test")
         await store.merger.merge(user, f"of-{user}", now)
     await Archiver(store.streams, EventLog(shop)).drain(lambda *_: None)
     return users
@@ -134,7 +143,7 @@ async def test_a_restore_brings_nobody_back_who_was_erased_since(
     assert await store.people.get("profile", f"u:{gone}") is None
     # What they did before comes too late, in whatever way it comes.
     late = datetime.now(UTC) - timedelta(hours=1)
-    event = Event(event_id="3", type=EventType.VIEW, user_id=gone, item_id="i", timestamp=late)
+    event = Event(event_id="3", type=EventType.VIEW, user_id=gone, item_id=ITEM, timestamp=late)
     await store.events.append([event])
     assert not (await store.load_state(f"u:{gone}")).n_item_facts
     assert not (await store.load_state(f"a:of-{gone}")).n_item_facts

@@ -2,7 +2,9 @@
 
 import json
 import stat
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -226,3 +228,17 @@ def test_it_is_what_a_plain_loop_would_do(
         expected.append((str(number), user_id, None if blank else anonymous_id))
     left = log.scan().select("event_id", "user_id", "anonymous_id").collect().rows()
     assert sorted(left) == sorted(expected)
+
+
+def test_who_reads_the_log_reads_it_to_the_end(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    put(log, OLD, row(USER, None, BEFORE), row("other", None, BEFORE))
+    with ThreadPoolExecutor(1) as pool:
+        with log.reading(), EventLog(tmp_path).reading():
+            listed = log.scan()
+            scrubbing = pool.submit(scrub, tmp_path, erased(f"u:{USER}"))
+            time.sleep(0.3)
+            assert not scrubbing.done()
+            assert listed.select(pl.len()).collect().item() == 2
+        assert scrubbing.result(10).total() == 1
+    assert log.count() == 1

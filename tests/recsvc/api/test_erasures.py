@@ -94,7 +94,7 @@ def finished(client: httpx.Client, erasure: str, within_s: float = WAIT_S) -> di
 
     def is_done() -> bool:
         receipt.update(client.get(place).json())
-        return receipt["state"] == "done"
+        return bool(receipt["state"] == "done")
 
     until(is_done, within_s)
     return receipt
