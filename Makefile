@@ -50,12 +50,14 @@ test: $(READY) ## Run the whole suite; the long runs are in test-slow
 test-slow: $(READY) ## Run the tests that are marked slow: real data at full size, long runs
 	@exec $(BIN)/python -m pytest -m slow $(PYTEST)
 
-# A million events from eight writers while everything is killed; 200 power cuts; merges killed half-way; reads beside both settings of fsync.
+# A million events from eight writers while everything is killed; 200 power cuts; merges killed half-way; reads beside both settings of fsync;
+# 100,000 steps of customers whose word must hold.
 prove: $(READY) ## Run the long proofs: nothing is lost, power cuts, the price of durability
 	$(BIN)/python -m tests.proofs.nothing_lost --events 1000000 --writers 8
 	$(BIN)/python -m tests.proofs.power_cut --copies 200
 	$(BIN)/python -m tests.proofs.killed_merges --rounds 40
 	$(BIN)/python -m tests.proofs.durability --seconds 20
+	$(BIN)/python -m tests.proofs.customers_word --steps 100000
 	$(BIN)/python -m tests.proofs.steady_memory --minutes 10
 
 bench: $(READY) ## Measure the service beside its floors; writes bench.json

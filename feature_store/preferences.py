@@ -171,6 +171,14 @@ def profiling_allowed(preferences: Preferences, default: ProfilingDefault) -> bo
     return default == "opt_out" if said is None else said
 
 
+def is_under(hidden: frozenset[str], path: str) -> bool:
+    """Tell whether a category, or one above it, is among those that somebody hides."""
+    if path in hidden:
+        return True
+    parts = path.split(" > ")
+    return any(" > ".join(parts[:depth]) in hidden for depth in range(1, len(parts)))
+
+
 def stricter(one: Preferences, other: Preferences) -> Preferences:
     """Return what holds when a visitor turns out to be a user.
 
@@ -194,8 +202,11 @@ def stricter(one: Preferences, other: Preferences) -> Preferences:
         hidden_categories=hidden_categories,
         snoozed=_longest(one.snoozed, other.snoozed),
         followed_brands=(one.followed_brands | other.followed_brands) - hidden_brands,
-        followed_categories=(one.followed_categories | other.followed_categories)
-        - hidden_categories,
+        followed_categories=frozenset(
+            path
+            for path in one.followed_categories | other.followed_categories
+            if not is_under(hidden_categories, path)
+        ),
         interests=one.interests | other.interests,
         page=one.page or other.page,
         email=_calmer(one.email, other.email),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from feature_store.preferences import Snooze
+from feature_store.preferences import Snooze, is_under
 from feature_store.schema import Frozen, ItemIdField, Timestamp
 from recsvc.checks import FieldError, InvalidRequestError, pointer_to
 
@@ -239,9 +239,4 @@ def _bad_times(patch: PreferencesPatch, now: datetime) -> list[FieldError]:
 
 def covers(kind: str, hidden: frozenset[str], name: str) -> bool:
     """Tell whether a name, or of ``categories`` one above it, is among those hidden."""
-    if name in hidden:
-        return True
-    if kind != "categories" or not hidden:
-        return False
-    parts = name.split(" > ")
-    return any(" > ".join(parts[:depth]) in hidden for depth in range(1, len(parts)))
+    return is_under(hidden, name) if kind == "categories" else name in hidden

@@ -17,6 +17,7 @@ from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.choice_patches import LIMITS, PreferencesPatch, read_patch
 from recsvc.choices import MAX_SOURCE_LENGTH, changed, is_restriction, lasting
 from recsvc.consenting import gpc_refusal, unreadable, why_profiled
+from recsvc.pages import check_modules
 from recsvc.public_keys import check_visitor_id
 from recsvc.requests import load_json
 from recsvc.worker import Worker
@@ -240,6 +241,10 @@ async def _patch(
     """Apply the patch that a request carries."""
     now = datetime.now(UTC)
     patch = read_patch(load_json(await json_body(request)), now)
+    if patch.page is not None and patch.page.modules:
+        await worker.context(None)  # a page that was published a moment ago may have more modules
+        if wrong := check_modules(worker.holder.current.site, patch.page.modules):
+            raise InvalidRequestError(*wrong)
     caller, source = asking(request), whose.source
     refuses = caller.kind == "customer" and read_headers(request.scope).opted_out
     said = patch.consent

@@ -144,6 +144,8 @@ def test_what_is_hidden_is_gone_from_the_next_answer(client: httpx.Client) -> No
         ({"hidden_items": [f"i{at}" for at in range(1_001)]}, ["#/hidden_items"]),
         ({"hidden_brands": [f"b{at}" for at in range(201)]}, ["#/hidden_brands"]),
         ({"page": {"modules": ["home"] * 51}}, ["#/page/modules"]),
+        ({"page": {"modules": ["trending", "no such", "trending"]}},
+         ["#/page/modules/1", "#/page/modules/2"]),
         ({"email": {"frequency_days": 0}}, ["#/email/frequency_days"]),
         ({"email": {"paused_until": "2020-01-01T00:00:00Z"}}, ["#/email/paused_until"]),
         ({"snoozed": [{"item_id": "a", "until": "2020-01-01T00:00:00Z"}]}, ["#/snoozed/0/until"]),
