@@ -5,6 +5,7 @@ in one pass for all jobs that wait (``erasing``). A job names people until the f
 receipt names nobody, and is for ever.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -135,7 +136,7 @@ class Erasures:
         """
         now = datetime.now(UTC)
         job = Job(secrets.token_hex(16), format_time(now), by, (person,))
-        receipt = _begun(job, data_dir)
+        receipt = await asyncio.to_thread(_begun, job, data_dir)
         await self._write(receipt, job)
         job = await self.erase(job, data_dir)
         receipt["erased"] = job.erased
@@ -149,7 +150,11 @@ class Erasures:
             people |= dict.fromkeys(erased.people)
             job = replace(job.with_counts(erased.counts), at_ms=max(job.at_ms, erased.at_ms))
         job = replace(job, people=tuple(people), stage="files")
-        add_erasures(data_dir, await self.entries(job))
+        entries = await self.entries(job)
+        try:
+            await asyncio.to_thread(add_erasures, data_dir, entries)
+        except OSError as error:
+            raise StoreUnavailableError(f"the erasure is not written down: {error}") from error
         await self.update(job)
         return job
 

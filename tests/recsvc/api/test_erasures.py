@@ -150,6 +150,11 @@ def test_nothing_is_left_in_any_file_or_key(
     receipt = finished(client, client.delete(f"/v1/users/{user}").json()["erasure_id"])
     assert_nowhere(service, server, user, visitor)
     assert all(user not in line for line in service.log_text().splitlines())
+    lines = [line for line in service.log_lines() if line["event"] == "erasures_done"]
+    assert sum(line["erasures"] for line in lines) >= 1
+    metrics = client.get("/metrics").text
+    assert 'recsvc_erasures_total{outcome="done"}' in metrics
+    until(lambda: "recsvc_erasures_pending 0.0" in client.get("/metrics").text)
     assert receipt["delivered"] == receipt["backups"] == []
 
 
