@@ -67,12 +67,16 @@ class Blend:
         People whom there was to learn from.
     ndcg : float or None
         NDCG that the weights reach on the window that they were learned from, both subsets mixed.
+    shares : list of float or None
+        How far each feature moves scores apart: its weight times its spread (standard deviation)
+        over all candidates, as parts of 1; what customers are told of the ranking.
     """
 
     weights: list[float]
     fitted: bool
     n_users: int
     ndcg: float | None = None
+    shares: list[float] | None = None
 
 
 def default_blend(n_users: int = 0) -> Blend:
@@ -174,7 +178,23 @@ def fit_blend(
     reached = [samples.ndcg(weights, config.k, config.new_share) for weights in tried]
     best = int(np.argmax(reached))
     weights = [round(float(weight), 5) for weight in tried[best]]
-    return Blend(weights, best > 0, len(users), round(reached[best], 5))
+    shares = shares_of(tried[best], samples.features)
+    return Blend(weights, best > 0, len(users), round(reached[best], 5), shares)
+
+
+def shares_of(weights: F64, features: F32) -> list[float] | None:
+    """Return how far each feature moves scores apart, as parts of 1; `None` if none does.
+
+    Parameters
+    ----------
+    weights : ndarray of float64, shape (F,)
+        Weights of a blend.
+    features : ndarray of float32, shape (s, F)
+        Of many candidates.
+    """
+    moved = np.abs(weights) * features.std(axis=0, dtype=np.float64)
+    total = float(moved.sum())
+    return [round(float(share), 5) for share in moved / total] if total > 0 else None
 
 
 def collect(

@@ -334,6 +334,7 @@ def _describe(
         "fitted": blend.fitted,
         "n_users": blend.n_users,
         "ndcg": blend.ndcg,
+        "shares": blend.shares,
     }
     writer.manifest["evaluation"] = evaluation.document if evaluation else None
     writer.manifest["gate"] = gate.as_manifest()

@@ -4,7 +4,7 @@ import pytest
 from feature_store.signals import FEATURES
 from feature_store.state import UserState
 from tests.training.shop import habits, interactions_of
-from training.blend import DEFAULT_WEIGHTS, collect, default_blend, fit_blend
+from training.blend import DEFAULT_WEIGHTS, collect, default_blend, fit_blend, shares_of
 from training.config import TrainConfig
 from training.dataset import Interactions
 from training.people import states_of
@@ -53,6 +53,9 @@ def test_the_feature_that_tells_is_found(name: str) -> None:
     assert blend.fitted
     others = [abs(weight) for other, weight in weights.items() if other != name]
     assert weights[name] > 3 * max(others)
+    assert blend.shares is not None
+    assert sum(blend.shares) == pytest.approx(1, abs=1e-3)
+    assert max(blend.shares) == blend.shares[FEATURES.index(name)]
     samples = collect(planted, split, states, positions, np.arange(len(states)))
     start = samples.ndcg(np.array(default_blend().weights), CONFIG.k, CONFIG.new_share)
     assert blend.ndcg is not None
@@ -101,3 +104,9 @@ def test_the_best_are_ranked_by_score_then_by_place() -> None:
 
 def test_every_feature_has_a_default_weight() -> None:
     assert list(DEFAULT_WEIGHTS) == list(FEATURES)
+
+
+def test_shares_are_weights_times_spreads() -> None:
+    features = np.array([[0.0, 0.0, 5.0], [2.0, 8.0, 5.0]], dtype=np.float32)
+    assert shares_of(np.array([2.0, -0.5, 9.0]), features) == [0.5, 0.5, 0.0]
+    assert shares_of(np.zeros(3), features) is None
