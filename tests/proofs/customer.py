@@ -338,7 +338,10 @@ class Customer:
             whose.says("profiling", allowed, "request")
             await self._answer(whose, {**self._question(), **whose.who, **consent})
         else:
+            await self._audit(whose)
             whose.says("profiling", allowed, "event")
+            if whose.allows:
+                whose.frozen = None
             await self._send(whose, [{**one, **consent} for one in self._events(whose, 2)])
         await self._freeze(whose, before)
         await self.read(whose)
