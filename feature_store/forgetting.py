@@ -11,7 +11,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,23 +18,20 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from feature_store import external_ids, impressions, keys, scripts
+from feature_store import external_ids, keys, scripts
 from feature_store.errors import OverloadedError, StoreUnavailableError
 from feature_store.forgotten import KIND, NO_CUT, Cut, Erased, Ledger, ledger_of, read_cut
 from feature_store.guards import Guard, Salts
+from feature_store.held import AHEAD, Held, days_of, names_of, newest_ms
 from feature_store.links import read_link
 from feature_store.person_values import Value, comparing
 from feature_store.remains import forget_markers, forget_streams
 from feature_store.schema import format_time
 from feature_store.script_runner import ScriptRunner
-from feature_store.state import unpack
 
 ATTEMPTS = 50
-_DAY_S = 86_400
 _SALT_BYTES = 16
 _CHUNK = 2_000
-AHEAD = b"ahead"
-"""Field among the event ids of a day: the newest time, where it was in the future on arrival."""
 
 
 class Forgetting:
@@ -197,10 +193,10 @@ class Forgetting:
                 await _pause(attempt)
         raise OverloadedError("the person is written to by too many at once", 1.0)
 
-    async def _read(self, person: str, floor_ms: int = 0, *, erase: bool) -> "_Known":
+    async def _read(self, person: str, floor_ms: int = 0, *, erase: bool) -> Held:
         """Read all that is forgotten."""
-        names = _names(person, erase=erase)
-        days = _days(person)
+        names = names_of(person, erase=erase)
+        days = days_of(person)
         while True:
             used = self.salts.value
             guard = Guard(self.salts, person)
@@ -221,11 +217,11 @@ class Forgetting:
         guard.take(found)
         ahead = max((int(value) for _, value in ids if value), default=0)
         read = dict(zip(names, values, strict=True))
-        newest_ms = max(floor_ms, ahead, _newest_ms(read))
+        until_ms = max(floor_ms, ahead, newest_ms(read))
         n_ids = [count for count, _ in ids]
-        return _Known(person, guard, names, read, n_ids, journal, newest_ms, erase)
+        return Held(person, guard, names, read, n_ids, journal, until_ms, erase)
 
-    async def _write(self, known: "_Known", by: str, at_ms: int | None = None) -> bool:
+    async def _write(self, known: Held, by: str, at_ms: int | None = None) -> bool:
         """Forget what was read, up to now or `at_ms`; return whether it was still the same."""
         person, shard = known.person, keys.shard_of(known.person)
         if known.erase:
@@ -241,7 +237,7 @@ class Forgetting:
         entry = forgotten_entry(digest, cut, self.salts.all[0], shard, by)
         values = [Value(known.names[one], known.read[one], b"") for one in known.names]
         names, arguments = comparing(values)
-        names += [known.guard.key, *_days(person), keys.merges(person)]
+        names += [known.guard.key, *days_of(person), keys.merges(person)]
         names += [keys.people(shard), keys.person_changes(shard)]
         names += [keys.document("profile", person), keys.preferences(person)]
         minute = now_ms // 60_000
@@ -359,31 +355,6 @@ class Forgetting:
         return len(cuts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is forgotten of one person, as it was read."""
-
-    person: str
-    guard: Guard
-    names: dict[str, str]
-    """Kind of each value, and its key."""
-    read: dict[str, bytes | None]
-    n_ids: list[int]
-    """How many event ids each day has."""
-    journal: list[str]
-    newest_ms: int
-    """Time of the newest event, as far as it is known."""
-    erase: bool
-
-    def counts(self) -> Counter[str]:
-        """Return how many of each kind there were."""
-        counts = Counter({kind: 1 for kind, value in self.read.items() if value is not None})
-        counts["event_ids"] = sum(self.n_ids)
-        if self.erase:
-            counts["merges"] = len(self.journal)
-        return +counts
-
-
 def forgotten_entry(digest: str, cut: Cut, salt: bytes, shard: str, by: str) -> dict[str, Any]:
     """Return a cut as stream and archive have it."""
     return {
@@ -393,38 +364,6 @@ def forgotten_entry(digest: str, cut: Cut, salt: bytes, shard: str, by: str) -> 
         "by": by,
         "body": {**cut._asdict(), "salt": salt.hex(), "shard": shard},
     }
-
-
-def _names(person: str, *, erase: bool) -> dict[str, str]:
-    names = {
-        "state": keys.hot(person),
-        "older_state": keys.rest(person),
-        "impressions": keys.impressions(person),
-        "computed": keys.document("computed", person),
-    }
-    if erase:
-        names["profile"] = keys.document("profile", person)
-        names["preferences"] = keys.preferences(person)
-        names["link"] = keys.link(person)
-    return names
-
-
-def _days(person: str) -> list[str]:
-    """Return the keys of event ids that may be there, those that a rebuild has brought back too."""
-    today = int(time.time()) // _DAY_S
-    return [keys.deduplication(person, today - age) for age in range(-1, 7)]
-
-
-def _newest_ms(read: Mapping[str, bytes | None]) -> int:
-    """Return the newest time of the facts if it lies in the future, else less than now.
-
-    Facts have whole seconds, impressions whole hours: of those that are not over, the events' own
-    arrival says more (``ahead``).
-    """
-    last_s = max(int(unpack(read[kind]).last_s.max(initial=0)) for kind in ("state", "older_state"))
-    newest_ms = 1000 * last_s + (999 if last_s > time.time() else 0)
-    shown = impressions.unpack(read["impressions"])
-    return max(newest_ms, int(shown.hours.max(initial=0)) * impressions.HOUR_S * 1000)
 
 
 async def _pause(attempt: int) -> None:

@@ -8,8 +8,7 @@ the next training computes it again.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
@@ -18,18 +17,24 @@ from redis.exceptions import RedisError
 from feature_store import external_ids, keys, scripts
 from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
 from feature_store.guards import Guard, Salts
-from feature_store.person_values import Value, comparing
-from feature_store.schema import format_time
+from feature_store.person_documents import (
+    KINDS,
+    Document,
+    Kind,
+    packed,
+    person_change,
+    put_call,
+    read_held,
+)
 from feature_store.script_runner import ScriptRunner
 
-Kind = Literal["profile", "preferences", "computed"]
-KINDS: tuple[Kind, ...] = ("profile", "preferences", "computed")
+__all__ = ["KINDS", "NAME", "Document", "Kind", "PeopleStore", "person_change"]
+
 NAME = "people"
 """Name of these changes in the change log."""
 ATTEMPTS = 50
 CHUNK = 500
 
-Document = dict[str, Any]
 Change = Callable[[Document | None], Document | None]
 ChangeOfSomebody = Callable[[str, Document | None], Document | None]
 Follow = Callable[[str, bytes], Awaitable[str]]
@@ -123,7 +128,7 @@ class PeopleStore:
             for attempt in range(ATTEMPTS):
                 if attempt > 2:
                     await asyncio.sleep(0.002 * attempt)
-                ((value, link, guard),) = await self._read(kind, [person])
+                ((value, link, guard),) = await read_held(self._redis, self._salts, kind, [person])
                 if link is not None:
                     person = await self._follow(person, link)
                     continue
@@ -134,7 +139,7 @@ class PeopleStore:
                     claims = {person: _ids(after) - _ids(before)}
                     if refused := await external_ids.take(self._scripts, claims):
                         raise ConflictError(refused[person])
-                call = _call(kind, person, value, after, by, guard)
+                call = put_call(kind, person, value, after, by, guard)
                 (outcome,) = await self._scripts.run(scripts.PUT_DOCUMENT, [call])
                 if outcome == 1:
                     if kind == "profile":
@@ -205,7 +210,7 @@ class PeopleStore:
         changes: list[tuple[str, bytes | None, Document | None, Document | None]] = []
         guards: dict[str, Guard] = {}
         moved = 0
-        read = await self._read(kind, people)
+        read = await read_held(self._redis, self._salts, kind, people)
         for person, (value, link, guard) in zip(people, read, strict=True):
             if link is not None:
                 # What was computed of a visitor says nothing of the user.
@@ -223,7 +228,7 @@ class PeopleStore:
             refused |= await external_ids.take(self._scripts, claims)
             changes = [change for change in changes if change[0] not in refused]
         calls = [
-            _call(kind, person, value, after, by, guards[person], as_of_ms)
+            put_call(kind, person, value, after, by, guards[person], as_of_ms)
             for person, value, _, after in changes
         ]
         outcomes = await self._scripts.run(scripts.PUT_DOCUMENT, calls) if calls else []
@@ -238,29 +243,6 @@ class PeopleStore:
             }
             await external_ids.release(self._scripts, given_up)
         return moved + len(calls) - len(lost) - n_forgotten, lost
-
-    async def _read(
-        self, kind: Kind, people: Sequence[str]
-    ) -> list[tuple[bytes | None, bytes | None, Guard]]:
-        """Return the document, the link, and what is forgotten of some people."""
-        while True:
-            used = self._salts.value
-            guards = [Guard(self._salts, person) for person in people]
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.get(keys.FORGOTTEN_SALT)
-                for person, guard in zip(people, guards, strict=True):
-                    pipeline.mget(keys.document(kind, person), keys.link(person))
-                    guard.ask(pipeline)
-                salt, *answers = await pipeline.execute()
-            if self._salts.learn(salt, used):
-                break
-        found = iter(answers)
-        read = []
-        for guard in guards:
-            value, link = next(found)
-            guard.take(found)
-            read.append((value, link, guard))
-        return read
 
     async def scan(
         self, kinds: Sequence[Kind] = KINDS, size: int = CHUNK
@@ -367,7 +349,7 @@ class PeopleStore:
         for start in range(0, len(present), CHUNK):
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for (kind, person), body in present[start : start + CHUNK]:
-                    pipeline.set(keys.document(kind, person), _packed(body))
+                    pipeline.set(keys.document(kind, person), packed(body))
                     pipeline.sadd(keys.people(keys.shard_of(person)), person)
                     for name, value in _ids(body) if kind == "profile" else ():
                         pipeline.set(keys.external_id(name, value), person.removeprefix("u:"))
@@ -375,37 +357,8 @@ class PeopleStore:
         return len(present)
 
 
-def person_change(kind: Kind, person: str, body: Document | None, by: str) -> bytes:
-    """Return a change as stream and archive have it."""
-    at = format_time(datetime.now(UTC))
-    return orjson.dumps({"kind": kind, "person": person, "at": at, "by": by, "body": body})
-
-
-def _call(
-    kind: Kind,
-    person: str,
-    value: bytes | None,
-    after: Document | None,
-    by: str,
-    guard: Guard,
-    as_of_ms: int | None = None,
-) -> tuple[list[str], list[bytes | str | int]]:
-    shard = keys.shard_of(person)
-    new = b"" if after is None else _packed(after)
-    names, arguments = comparing([Value(keys.document(kind, person), value, new)])
-    names += [guard.key, keys.link(person), keys.people(shard), keys.person_changes(shard)]
-    names += [keys.document(one, person) for one in KINDS if one != kind]
-    change = b"" if kind == "computed" else person_change(kind, person, after, by)
-    arguments += [*guard.arguments(), person, change, b"" if as_of_ms is None else as_of_ms]
-    return names, arguments
-
-
 def _as_change(document: Document | Change | None) -> Change:
     return document if callable(document) else lambda _: document
-
-
-def _packed(body: Document) -> bytes:
-    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
 
 
 def _read(value: bytes | None) -> Document | None:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import orjson
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -25,16 +24,7 @@ from feature_store.impressions import NO_IMPRESSIONS
 from feature_store.merging import ROW_TYPE, Merger, merged_people, read_link
 from feature_store.people import NAME as PEOPLE
 from feature_store.preferences import (
-    Answered,
-    ConsentChange,
-    Disowned,
-    Email,
-    Page,
     Preferences,
-    Purposes,
-    Snooze,
-    document_of,
-    read_preferences,
     stricter,
 )
 from feature_store.schema import Event, EventType, ItemId
@@ -131,36 +121,6 @@ async def test_the_stricter_choice_holds(store: Store) -> None:
     assert held == stricter(mine, theirs) == stricter(theirs, mine)
     assert held.hidden_items == {"x", "y"}
     assert not held.personalization
-
-
-def test_every_preference_has_a_stricter_one() -> None:
-    strict = Preferences(
-        hidden_items=frozenset({ItemId("i")}),
-        hidden_brands=frozenset({"b"}),
-        hidden_categories=frozenset({"c"}),
-        snoozed=(Snooze(item_id=ItemId("i"), until=NOW),),
-        followed_brands=frozenset({"f"}),
-        followed_categories=frozenset({"g"}),
-        interests=frozenset({"h"}),
-        page=Page(modules=("new",)),
-        email=Email(frequency_days=7, paused_until=NOW),
-        personalization=False,
-        consent=Purposes(profiling=False, email_marketing=False, analytics=False),
-        consent_changes=(
-            ConsentChange(purpose="profiling", allowed=False, at=NOW, source="customer"),
-        ),
-        disowned=(Disowned(kind="category", name="c", at=NOW),),
-        answered=(Answered(question_id="q", at=NOW),),
-    )
-    body = document_of(strict)
-    assert body is not None
-    assert read_preferences(orjson.dumps(body)) == strict
-    assert document_of(Preferences()) is None
-    # A new preference must be added here and in `stricter`: whoever forgets it loses a choice.
-    assert all(
-        getattr(strict, name) != getattr(Preferences(), name) for name in Preferences.model_fields
-    )
-    assert stricter(strict, Preferences()) == stricter(Preferences(), strict) == strict
 
 
 class Killed(BaseException):
