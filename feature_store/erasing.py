@@ -72,17 +72,20 @@ async def work(store: Store, data_dir: Path, progress: Progress = silent) -> lis
         for job in waiting:
             await store.erasures.fail(job.erasure_id, str(error))
         raise
-    # What names people stands in the server's files until they are written anew.
-    told = Deliveries(data_dir).tell_backups()
+    # What names people stands in the server's files until they are written anew. Those that another
+    # pass clears meanwhile are not finished by this one.
+    cleared = [job for job in await store.erasures.jobs() if job.stage == "server_files"]
+    told = await asyncio.to_thread(Deliveries(data_dir).tell_backups)
     progress("server files", 0, 0)
     outcome = await store.erasures.rewrite_files()
-    for job in await store.erasures.jobs():
-        if job.stage == "server_files":
-            receipt = await store.erasures.receipt(job.erasure_id) or {}
-            backups = [one | {"told": told[one["path"]]} for one in receipt.get("backups", ())]
-            await store.erasures.finish(job, {"server_files": outcome, "backups": backups})
+    for job in cleared:
+        receipt = await store.erasures.receipt(job.erasure_id) or {}
+        backups = [
+            one | {"told": told.get(one["path"], False)} for one in receipt.get("backups", ())
+        ]
+        await store.erasures.finish(job, {"server_files": outcome, "backups": backups})
     progress("server files", 1, 1)
-    return [job.erasure_id for job in jobs]
+    return [job.erasure_id for job in cleared]
 
 
 def _is_ready(job: Job) -> bool:

@@ -23,7 +23,7 @@ EVENTS_LAG = 2
 PAGES_LAG = 8
 RETRY_AFTER_S = 1
 
-_ALWAYS = ("/livez", "/readyz", "/metrics", "/v1/me/")
+_ALWAYS = ("/livez", "/readyz", "/metrics", "/v1/me")
 _PAGES = ("/v1/recommendations", "/v1/pages/", "/v1/me/page", "/v1/rank")
 _CHOICES = ("/preferences", "/preferences/reset")
 _EVENTS = ("/v1/events", "/v1/orders")

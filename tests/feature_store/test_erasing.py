@@ -75,9 +75,9 @@ def found(folder: Path, people: list[str]) -> list[Any]:
     return search_folder(folder, Needles(people))
 
 
-async def on_server(store: Store, people: list[str]) -> list[bytes]:
-    names: list[bytes] = await store._redis.keys("*")
-    return [name for name in names if any(one.encode() in name for one in people)]
+async def on_server(store: Store, people: list[str]) -> list[str]:
+    names = [str(name) for name in await store._redis.keys("*")]
+    return [name for name in names if any(one in name for one in people)]
 
 
 async def test_a_pass_takes_all_jobs_together(store: Store, tmp_path: Path) -> None:
@@ -239,11 +239,11 @@ async def test_the_servers_files_are_written_anew_where_it_keeps_some(tmp_path: 
         assert await rewrite_files(store._redis) == "rewritten"
         assert not found(tmp_path / "valkey", [gone])
         # As a server that somebody else runs for us.
-        await store._redis.execute_command(
-            "ACL", "SETUSER", "default", "-bgrewriteaof", "-bgsave", "-config"
-        )
+        forbidden = ["-bgrewriteaof", "-bgsave", "-config"]
+        await store._redis.acl_setuser("default", enabled=True, nopass=True, commands=forbidden)
         assert await rewrite_files(store._redis) == "not allowed"
-        await store._redis.execute_command("ACL", "SETUSER", "default", "+@all")
+        all_again = ["+bgrewriteaof", "+bgsave", "+config"]
+        await store._redis.acl_setuser("default", enabled=True, nopass=True, commands=all_again)
         await store._redis.config_set("appendonly", "no")
         await store._redis.config_set("save", "")
         assert await rewrite_files(store._redis) == "not kept"

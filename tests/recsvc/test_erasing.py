@@ -7,6 +7,7 @@ import pytest
 from feature_store.embedded import EmbeddedServer
 from feature_store.erasing import work
 from feature_store.preferences import NO_PREFERENCES, Preferences
+from feature_store.schema import ItemId
 from feature_store.store import Store
 from recsvc import erasing as module
 from recsvc.consenting import Remembered
@@ -14,7 +15,7 @@ from recsvc.erasing import Erasing
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
 
-HIDES = Preferences(hidden_items=frozenset({"i1"}))
+HIDES = Preferences(hidden_items=frozenset({ItemId("i1")}))
 
 
 @pytest.mark.parametrize("missed", [False, True], ids=["it sees the job", "it comes too late"])
