@@ -78,11 +78,27 @@ class Words:
         chosen = template.one if template.one is not None and parts.get("n") == 1 else None
         return (template.other if chosen is None else chosen).format(**parts)
 
+    def counted(self, key: str, n: int, **parts: object) -> str:
+        """Return a text about a number of things, which it writes as the language does."""
+        template = self._templates[key]
+        chosen = template.one if template.one is not None and n == 1 else template.other
+        return chosen.format(n=self.number(n), **parts)
+
     def number(self, value: float, digits: int = 0) -> str:
         """Return a number as the language writes it."""
         plain = f"{value:,.{digits}f}"
         swapped = {",": self.text("lists.thousands"), ".": self.text("lists.decimal")}
         return "".join(swapped.get(one, one) for one in plain)
+
+    def plain(self, value: float) -> str:
+        """Return a number with at most two digits behind the point."""
+        text = f"{value:.2f}".rstrip("0").rstrip(".")
+        return self.number(value, len(text.partition(".")[2]))
+
+    def day(self, time: str) -> str:
+        """Return the day of an RFC 3339 time as the language writes it."""
+        year, month, day = time[:10].split("-")
+        return self.text("lists.day", year=year, month=month, day=day)
 
     def titles(self, titles: Sequence[str]) -> str:
         """Return titles in quotes, as a list in a sentence."""

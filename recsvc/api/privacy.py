@@ -1,17 +1,24 @@
-"""``/v1/privacy``: what the site says about privacy."""
+"""``/v1/privacy``: what must not be named; ``/v1/transparency``: how the ranking works."""
 
-from typing import Any
+import asyncio
+import contextlib
+from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from feature_store.documents import SiteDocuments, Write
-from recsvc.api.http import AnyWorker, actor, field_errors, json_body, secured
+from feature_store.errors import StoreUnavailableError
+from recsvc.api.http import AnyWorker, actor, field_errors, json_body, secured, unsecured
 from recsvc.api.openapi import body_of, responses
+from recsvc.api.portraits import InWords
 from recsvc.api.revisions import etag, expected_revision
+from recsvc.api.schemas import Document
 from recsvc.checks import InvalidRequestError
 from recsvc.privacy import ID, KIND, PrivacyBody
 from recsvc.requests import load_json
+from recsvc.transparency import as_page, transparency
 from recsvc.worker import Worker
 
 router = APIRouter(tags=["privacy"])
@@ -77,6 +84,103 @@ async def put_privacy(request: Request, response: Response, worker: AnyWorker) -
     _, (stored,) = await worker.keeper.change(plan, actor(request))
     response.headers["ETag"] = etag(stored.revision)
     return _shown(worker)
+
+
+class ShownParameter(Document):
+    """One thing that the ranking goes by."""
+
+    name: str
+    value: Annotated[Any, Field(description="as it is in force; null where there is no number")]
+    text: str
+
+
+class ShownSection(Document):
+    """Some of them."""
+
+    id: str
+    title: str
+    text: str
+    parameters: list[ShownParameter]
+
+
+class Transparency(Document):
+    """The main parameters of the ranking."""
+
+    language: str
+    title: str
+    model_version: str | None
+    rules_version: int
+    sections: list[ShownSection]
+
+
+TRANSPARENCY: dict[str, Any] = {
+    "language": "en",
+    "title": "How recommendations are made here",
+    "model_version": "20261122T050000Z-3f9a1c",
+    "rules_version": 12,
+    "sections": [
+        {
+            "id": "rules",
+            "title": "What the shop decides by hand",
+            "text": "2 rules of the shop are in force.",
+            "parameters": [
+                {
+                    "name": "boost",
+                    "value": 2,
+                    "text": "2 rules move certain items up.",
+                }
+            ],
+        }
+    ],
+}
+_HTML = "text/html"
+_HEADERS = {
+    # It says what is in force: a copy may be kept, but is asked about.
+    "Cache-Control": "no-cache",
+    "Vary": "Accept, Accept-Language",
+}
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def _documented() -> dict[int | str, dict[str, Any]]:
+    found = responses(Transparency, TRANSPARENCY, 422, 500)
+    page = {_HTML: {"schema": {"type": "string"}, "example": "<!doctype html>..."}}
+    found[200]["content"] = found[200]["content"] | page
+    return found
+
+
+@router.get(
+    "/v1/transparency",
+    operation_id="get_transparency",
+    summary="The main parameters of the ranking, in plain language",
+    response_model=Transparency,
+    responses=_documented(),
+    **unsecured(),
+)
+async def get_transparency(request: Request, worker: AnyWorker, told: InWords) -> Response:
+    """Say what fills the lists, what the ranking weighs, what rules do, and what customers can do.
+
+    Made from what is in force; for everybody. With `Accept: text/html` it is a page.
+    """
+    with contextlib.suppress(StoreUnavailableError):
+        await worker.context(None)
+    snapshot, settings = worker.holder.current, worker.settings
+    document = await asyncio.to_thread(transparency, snapshot, settings, told)
+    headers = {**_HEADERS, "Content-Language": told.language}
+    if _wants_page(request.headers.get("accept", "")):
+        page = as_page(document)
+        return Response(page, headers=headers | _PAGE_HEADERS, media_type=_HTML)
+    return Response(orjson.dumps(document), headers=headers, media_type="application/json")
+
+
+def _wants_page(accept: str) -> bool:
+    """Tell whether a page comes before JSON in what a caller accepts."""
+    types = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    before = types[: types.index("application/json")] if "application/json" in types else types
+    return _HTML in before
 
 
 def _read(value: object) -> PrivacyBody:

@@ -27,8 +27,11 @@ from tests.recsvc.signing import Backend
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 KINDS = {"server", "public", "customer"}
-OPEN = {"/livez", "/readyz", "/metrics"}
-"""Addresses for everybody: a new one is a decision, made here too."""
+OPEN = {"/livez", "/readyz", "/metrics", "/v1/transparency"}
+"""Addresses for everybody: a new one is a decision, made here too.
+
+How the ranking works may be read by who has no account yet; it shows nothing of anybody.
+"""
 HIDDEN = {"/docs"}
 """Routes that OpenAPI does not list; they show nothing of anybody."""
 

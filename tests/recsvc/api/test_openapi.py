@@ -16,7 +16,7 @@ from recsvc.requests import RecommendationRequest
 from tests.recsvc.api.service import Service, event
 
 METHODS = {"get", "post", "put", "patch", "delete"}
-PUBLIC = {"/livez", "/readyz", "/metrics"}
+PUBLIC = {"/livez", "/readyz", "/metrics", "/v1/transparency"}
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +236,7 @@ ROUTES = {
     ("get", "/v1/segments/{segment_id}/members"),
     ("get", "/v1/privacy"),
     ("put", "/v1/privacy"),
+    ("get", "/v1/transparency"),
     ("get", "/v1/reports/feedback"),
     ("get", "/v1/models"),
     ("post", "/v1/models/{version}/promote"),
