@@ -284,6 +284,10 @@ class JoinedModel(Join):
         joined.follow(catalogue)
         joined.__dict__.pop("steady", None)
         joined._see(catalogue)  # noqa: SLF001 (another instance of this class)
+        if joined.catalogue_rows is not self.catalogue_rows or not np.may_share_memory(
+            joined.category_codes, self.category_codes
+        ):
+            joined.starts = Starts(self.artifact, catalogue, joined.catalogue_rows)
         joined.cold = joined._placed(catalogue, self.cold)  # noqa: SLF001
         joined._views, joined._topics = {}, {}  # noqa: SLF001
         # Here, off the event loop, rather than in the first request.

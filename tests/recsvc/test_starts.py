@@ -123,3 +123,21 @@ def test_a_model_without_groups_ignores_attributes(tmp_path: Path) -> None:
     assert not plain.model.starts.has_groups
     profile = orjson.dumps({"attributes": {"age": "old"}})
     assert plain.model.starts.of_context(profile, NO_PREFERENCES) is None
+
+
+def test_interests_follow_the_catalogue(shop: Snapshot) -> None:
+    assert shop.model.starts.of(["Fresh"], {}) is None
+    moved = {
+        row: {**shop.catalogue.frame.row(row, named=True), "categories": ["Fresh > Taste 2"]}
+        for row in range(2, N, N_TASTES)
+    }
+    catalogue = shop.catalogue.with_changes(moved)
+    model = shop.model.with_catalogue(catalogue)
+    start = model.starts.of(["Fresh"], {})
+    assert start is not None
+    assert start.interests is not None
+    assert start.interests.rows.tolist() == list(range(2, N, N_TASTES))
+    assert model.starts.of(["Taste 1"], {}) is not None
+    price = {0: {**shop.catalogue.frame.row(0, named=True), "title": "Another title"}}
+    same = shop.model.with_catalogue(shop.catalogue.with_changes(price))
+    assert same.starts is shop.model.starts, "what was looked up before is not looked up again"
