@@ -6,7 +6,7 @@ memory-mapped (``catalogue_files``); what changed since they were written lies o
 overlay.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -293,8 +293,15 @@ class Catalogue:
         self._masks.put(key, expression, mask)
         return mask
 
-    def bits(self, key: str, expression: pl.Expr) -> npt.NDArray[np.uint8]:
+    def bits(self, key: str, expression: Callable[[], pl.Expr]) -> npt.NDArray[np.uint8]:
         """Return a `mask` as bits: an eighth of the memory to look at, for many masks at once.
+
+        Parameters
+        ----------
+        key : str
+            As in `mask`.
+        expression : callable
+            Makes the expression, which alone costs more than to find a mask that is known.
 
         Returns
         -------
@@ -304,7 +311,7 @@ class Catalogue:
         """
         known = self._masks.bits(key)
         if known is None:
-            self.mask(key, expression)
+            self.mask(key, expression())
             known = self._masks.bits(key)
             assert known is not None
         return known

@@ -37,9 +37,13 @@ def bits_of(catalogue: Catalogue, name: Name) -> Bits:
     """Return the items of a brand, or of a category and all below it, as bits."""
     kind, text = name
     if kind == "brand":
-        return catalogue.bits(f"brand:{text}", pl.col("brand") == text)
+        return catalogue.bits(f"brand:{text}", lambda: pl.col("brand") == text)
+    return catalogue.bits(f"category:{text}", lambda: _under(text))
+
+
+def _under(text: str) -> pl.Expr:
     inside = (pl.element() == text) | pl.element().str.starts_with(f"{text} > ")
-    return catalogue.bits(f"category:{text}", pl.col("categories").list.eval(inside).list.any())
+    return pl.col("categories").list.eval(inside).list.any()
 
 
 def covered(bits: Bits, rows: npt.NDArray[np.integer]) -> Mask:
