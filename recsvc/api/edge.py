@@ -1,8 +1,9 @@
 """The outermost layer, in raw ASGI: the hot requests, and what every answer carries.
 
-A well-formed ``GET /v1/recommendations`` is answered right here; a FastAPI route costs two to four
-times as much. Whatever is unusual - a malformed parameter, a missing key, a lease that has ended -
-goes on to the declared route, which asks the same parser and worker, and says what is wrong.
+A well-formed ``GET /v1/recommendations``, or of a whole page, is answered right here; a FastAPI
+route costs two to four times as much. Whatever is unusual - a malformed parameter, a missing key, a
+lease that has ended - goes on to the declared route, which asks the same parser and worker, and
+says what is wrong.
 """
 
 import os
@@ -17,16 +18,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from recsvc.admission import RETRY_AFTER_S, Gate
 from recsvc.api.cors import VARY, Headers, Preflights, allowed_to
 from recsvc.api.http import RequestHeaders, read_headers, take_key
+from recsvc.api.pages import PATH as PAGE_PATH
 from recsvc.api.problems import MEDIA_TYPE, Problem, problem_of, problem_response
 from recsvc.api.recommendations import PATH, SCOPE, outcome
 from recsvc.auth import Principal, UnauthorizedError, check_origin, credentials
+from recsvc.pages import answer_page
 from recsvc.public_keys import question_of
-from recsvc.requests import parse_query
+from recsvc.requests import OF_ONE_LIST, parse_query
 from recsvc.telemetry import get_logger
 from recsvc.worker import Worker
 
 FAILURES_LOGGED_A_SECOND = 10
-_HOT = PATH.encode()
+_LIST = PATH.encode()
+_PAGE = re.compile(rb"/v1/pages/([A-Za-z0-9_.-]{1,64})")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 log = get_logger()
@@ -67,7 +71,7 @@ class Edge:
         query, key = take_key(scope["query_string"])
         if key is not None:
             scope = {**scope, "query_string": query, "recsvc.query_key": key}
-        hot = scope["raw_path"] == _HOT and scope["method"] == "GET"
+        hot = scope["method"] == "GET" and _is_hot(scope["raw_path"])
         gate = self._pages if hot else self._admission.gate_of(scope["path"])
         if gate is None:
             await self._answer(scope, receive, send, headers, request_id, began)
@@ -135,13 +139,20 @@ class Edge:
         if principal is None or SCOPE not in principal.scopes:
             return False
         try:
-            question = parse_query(scope["query_string"])
+            page = _PAGE.fullmatch(scope["raw_path"])
+            question = parse_query(scope["query_string"], OF_ONE_LIST if page else frozenset())
             if principal.kind != "server":
                 question = question_of(principal, question)
                 origin = headers.origin
                 check_origin(principal, None if origin is None else origin.decode("latin-1"))
             parsed = time.perf_counter()
-            found = await worker.recommend(question, opted_out=headers.opted_out, caller=principal)
+            if page is None:
+                found = await worker.recommend(
+                    question, opted_out=headers.opted_out, caller=principal
+                )
+            else:
+                name, opted_out = page[1].decode(), headers.opted_out
+                found = await answer_page(worker, name, question, principal, opted_out=opted_out)
         except Exception:  # noqa: BLE001 - the declared route meets it again and reports it
             return False
         status, raw_headers, body = outcome(found, headers.if_none_match)
@@ -152,7 +163,7 @@ class Edge:
         raw_headers.append((b"server-timing", self._timed(parsed - began, *found.phases_s)))
         await send({"type": "http.response.start", "status": status, "headers": raw_headers})
         await send({"type": "http.response.body", "body": body})
-        self._note(scope, PATH, status, request_id, began)
+        self._note(scope, PATH if page is None else PAGE_PATH, status, request_id, began)
         return True
 
     def _timed(self, parse_s: float, store_s: float, engine_s: float, write_s: float) -> bytes:
@@ -236,6 +247,10 @@ class Edge:
             self._failures_in, self._failures = second, 0
         self._failures += 1
         return self._failures <= FAILURES_LOGGED_A_SECOND
+
+
+def _is_hot(path: bytes) -> bool:
+    return path == _LIST or _PAGE.fullmatch(path) is not None
 
 
 def _request_id(given: bytes | None) -> bytes:

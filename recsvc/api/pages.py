@@ -54,6 +54,8 @@ from recsvc.worker import Worker
 
 router = APIRouter()
 
+PATH = "/v1/pages/{page}"
+
 NOT_MINE = OF_ONE_LIST | {"user_id", "external_id", "explain"}
 """What a request for one's own page does not say."""
 ERRORS = (401, 403, 404, 422, 500, 503)
@@ -86,7 +88,7 @@ async def _respond(
 
 
 @router.get(
-    "/v1/pages/{page}",
+    PATH,
     tags=["pages"],
     operation_id="get_page",
     summary="What should be shown on this page?",
@@ -166,7 +168,7 @@ async def get_page_definition(
 
 
 @router.put(
-    "/v1/pages/{page}",
+    PATH,
     tags=["pages"],
     operation_id="put_page",
     summary="Make or change a page",
@@ -200,7 +202,7 @@ async def put_page(
 
 
 @router.delete(
-    "/v1/pages/{page}",
+    PATH,
     tags=["pages"],
     operation_id="delete_page",
     summary="Delete a page, or restore a built-in one",
