@@ -121,8 +121,16 @@ class DecisionWriter:
             self._file.close()
         self._opened_s, self._size = now_s, 0
 
-    def close_if_asked(self) -> None:
-        """Close the file if `DecisionLog.ask_to_close` was called since the last look."""
+    def close_if_due(self, now_s: float) -> None:
+        """Close the file if it is old, or somebody has asked for it since the last look.
+
+        Parameters
+        ----------
+        now_s : float
+            Seconds since 1970.
+        """
+        if now_s - self._opened_s > MAX_AGE_S:
+            self.close()
         try:
             asked_ns = (self._folder / _CLOSE).stat().st_mtime_ns
         except FileNotFoundError:

@@ -120,7 +120,7 @@ class DecisionRecorder:
             else:
                 self._metrics.decisions.labels("recorded").inc(len(part))
             await asyncio.sleep(0)
-        self._writer.close_if_asked()
+        self._writer.close_if_due(time.time())
 
     async def close(self) -> None:
         """Record what waits and close the file."""

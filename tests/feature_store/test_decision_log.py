@@ -67,7 +67,11 @@ def test_files_are_closed_by_size_and_by_age(
     write(writer, [record(2)], NOON_MS / 1000 + 302)
     assert log.seal() == 1
     assert [log.find(f"r{number}", NOON_MS) is not None for number in range(3)] == [True] * 3
-    writer.close()
+    # Also when nothing more comes: whoever was erased must not stand there for long.
+    writer.close_if_due(NOON_MS / 1000 + 602)
+    assert log.seal() == 0
+    writer.close_if_due(NOON_MS / 1000 + 603)
+    assert log.seal() == 1
 
 
 def test_what_a_killed_worker_has_written_is_kept(tmp_path: Path) -> None:
@@ -126,8 +130,8 @@ def test_what_was_recorded_of_somebody_erased_is_not_sealed_but_what_they_did_la
     write(writer, [*(record(number) for number in range(6)), *later], NOON_MS / 1000)
     assert log.ask_to_close()
     assert log.seal() == 0
-    writer.close_if_asked()
-    writer.close_if_asked()
+    writer.close_if_due(NOON_MS / 1000)
+    writer.close_if_due(NOON_MS / 1000)
     assert log.seal(erased({"u:1": NOON_MS + 4})) == 5, "a minute later they are somebody new"
     people = log.scan().collect()["person"].to_list()
     assert sorted(people) == ["u:0", "u:0", "u:1", "u:2", "u:2"]

@@ -129,7 +129,7 @@ async def test_a_pass_is_not_done_while_a_worker_writes_to_a_file_from_before(
 
     async def flushing() -> None:
         while True:
-            busy.close_if_asked()
+            busy.close_if_due(time.time())
             await asyncio.sleep(0.01)
 
     working = asyncio.create_task(flushing())
