@@ -126,7 +126,6 @@ async def prove(folder: Path, steps: int, seed: int) -> Outcome:
             await asyncio.to_thread(put, server, backend.record, record)
             key = made.keys["all"]
             wire = Wire(service.url, CONNECTIONS, rng)
-            await wire.open()
             marketers = Marketers(wire, key, rng)
             shop = Shop(wire, client, backend, marketers, outcome, key, page)
             try:

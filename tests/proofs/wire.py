@@ -10,6 +10,8 @@ import orjson
 BUSY = (429, 503)
 PATIENCE = 100
 
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 
 class Wire:
     """Connections to a service; whoever asks takes one that is free, at random.
@@ -29,19 +31,16 @@ class Wire:
         assert parts.hostname is not None
         assert parts.port is not None
         self._host, self._port, self._rng = parts.hostname, parts.port, rng
-        self._n, self._gate = connections, asyncio.Semaphore(connections)
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._gate = asyncio.Semaphore(connections)
+        self._idle: list[Connection | None] = [None] * connections
         self.busy = 0
         """How often the service said: not now."""
 
-    async def open(self) -> None:
-        """Connect."""
-        self._idle = [await asyncio.open_connection(self._host, self._port) for _ in range(self._n)]
-
     async def close(self) -> None:
         """Disconnect."""
-        for _, writer in self._idle:
-            writer.close()
+        for connection in self._idle:
+            if connection is not None:
+                connection[1].close()
 
     async def ask(
         self, method: str, target: str, body: Any = None, **headers: str
@@ -73,14 +72,17 @@ class Wire:
 
     async def _once(self, request: bytes) -> tuple[int, Any]:
         async with self._gate:
-            connection = self._idle.pop(self._rng.randrange(len(self._idle)))
+            taken = self._idle.pop(self._rng.randrange(len(self._idle)))
+            kept: Connection | None = None
             try:
-                reader, writer = connection
+                reader, writer = taken or await asyncio.open_connection(self._host, self._port)
                 writer.write(request)
                 head = await reader.readuntil(b"\r\n\r\n")
                 at = head.lower().index(b"content-length:") + 15
                 length = int(head[at : head.index(b"\r\n", at)])
                 found = await reader.readexactly(length)
+                # Where somebody stopped waiting, the next one would read their answer.
+                kept = reader, writer
             finally:
-                self._idle.append(connection)
+                self._idle.append(kept)
         return int(head[9:12]), orjson.loads(found) if found else None
