@@ -181,7 +181,7 @@ class _Teller:
 
     def rules(self) -> tuple[str, list[Parameter]]:
         site = self._snapshot.site
-        counts = Counter(one.rule.action.type for one in site.rules.values())
+        counts: Counter[str] = Counter(one.rule.action.type for one in site.rules.values())
         told = [
             _parameter(kind, counts[kind], self._counted(f"rule_{kind}", counts[kind]))
             for kind in ACTIONS

@@ -58,9 +58,10 @@ def test_it_is_obeyed_in_the_next_answer(client: httpx.Client) -> None:
     paths = {"i00003": ["Health > Intimate"], "i00006": ["Health"]}
     for item_id, categories in paths.items():
         client.patch(f"/v1/items/{item_id}", json={"categories": categories}).raise_for_status()
-    asked = {"user_id": "hushed-customer-7319", "limit": 90, "explain": True}
+    person = "hushed-customer-7319"
+    asked: dict[str, Any] = {"user_id": person, "limit": 90, "explain": True}
     for item_id in paths:
-        client.post("/v1/events", json=event(asked["user_id"], item_id)).raise_for_status()
+        client.post("/v1/events", json=event(person, item_id)).raise_for_status()
 
     def named() -> dict[str, dict[str, Any]]:
         items = client.post("/v1/recommendations", json=asked).json()["items"]
