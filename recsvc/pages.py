@@ -22,11 +22,13 @@ from recsvc.checks import FieldError
 from recsvc.decisions import DecisionRecorder
 from recsvc.engine import Response
 from recsvc.filling import NOWHERE, PINNED, Elsewhere
-from recsvc.page_documents import ME, STAGES, UNKNOWN, Module, Page
+from recsvc.page_documents import BUILT_IN, ME, STAGES, UNKNOWN, Module, Page
+from recsvc.placements import BUILT_IN as PLACEMENTS
 from recsvc.requests import RecommendationRequest
 from recsvc.site import Site
 from recsvc.snapshot import Snapshot
 from recsvc.telemetry import Metrics
+from recsvc.words import Words, words
 from recsvc.worker import Worker
 
 OWN = {
@@ -177,13 +179,22 @@ def make_page(
         metrics.recommended(one.module.placement, personalized=one.response.personalized)
         body = write(one.response, one.question, int(now_s * 1000), recorder, in_words=mine)
         bodies.append(body)
-    head = _head(snapshot, page, question, arrangement, filled, mine=mine)
-    modules = [_module(snapshot, one.module, body) for one, body in zip(shown, bodies, strict=True)]
+    spoken = words(question.request.context.get("language"))
+    head = _head(snapshot, page, question, arrangement, filled, spoken)
+    if mine:
+        head["choosable"] = _choosable(snapshot.site, page, arrangement, spoken)
+    named = [
+        {"module": one.module.name, "title": title_of(snapshot.site, one.module, spoken)}
+        for one in shown
+    ]
+    modules = [
+        orjson.Fragment(orjson.dumps(name)[:-1] + b"," + body[1:])
+        for name, body in zip(named, bodies, strict=True)
+    ]
     body = orjson.dumps({**head, "modules": modules})
     etag = None
     if not question.named and not question.degraded:
-        # Titles and ids of modules stand in the head's and the modules' first bytes.
-        etag = etag_of([b"," + orjson.dumps(head), *bodies])
+        etag = etag_of([b"," + orjson.dumps([head, named]), *bodies])
     written_s = time.perf_counter()
     return Recommendation(
         *(body, question.named, etag, page.name, head["personalized"]),
@@ -276,14 +287,13 @@ def _head(
     question: Question,
     arrangement: Arrangement,
     filled: Sequence[Filled],
-    *,
-    mine: bool,
+    spoken: Words,
 ) -> dict[str, Any]:
     answered = {one.module.name for one in filled}
     gone = [one.name for one in arrangement.modules if one.name not in answered]
-    head: dict[str, Any] = {
+    return {
         "page": page.name,
-        "title": page.title,
+        "title": _title(page, spoken),
         "user_id": question.request.user_id,
         "model_version": snapshot.model.version,
         "rules_version": snapshot.site.rules_version,
@@ -293,29 +303,38 @@ def _head(
         "missing": [*arrangement.missing, *gone],
         "empty": [one.module.name for one in filled if not one.response.chosen],
     }
-    if mine:
-        known = page.by_name
-        head["choosable"] = [
-            {
-                "module": name,
-                "title": title_of(snapshot.site, known[name]),
-                "chosen": name in arrangement.chosen,
-            }
-            for name in page.choosable
-            if known[name].placement in snapshot.site.placements
-        ]
-    return head
 
 
-def _module(snapshot: Snapshot, module: Module, body: bytes) -> orjson.Fragment:
-    """Return a module's answer with its name and title in front."""
-    named = {"module": module.name, "title": title_of(snapshot.site, module)}
-    return orjson.Fragment(orjson.dumps(named)[:-1] + b"," + body[1:])
+def _choosable(
+    site: Site, page: Page, arrangement: Arrangement, spoken: Words
+) -> list[dict[str, Any]]:
+    """Return what customers may have on their page, and what of it this one chose."""
+    return [
+        {
+            "module": module.name,
+            "title": title_of(site, module, spoken),
+            "chosen": module.name in arrangement.chosen,
+        }
+        for module in page.modules
+        if module.choosable and module.placement in site.placements
+    ]
 
 
-def title_of(site: Site, module: Module) -> str:
-    """Return what stands above a module."""
-    return module.title or site.placements[module.placement].title
+def title_of(site: Site, module: Module, spoken: Words) -> str:
+    """Return what stands above a module: the site's own words, or else those of a language."""
+    if module.title:
+        return module.title
+    placement = site.placements[module.placement]
+    known, key = PLACEMENTS.get(placement.name), f"modules.{placement.name}"
+    is_ours = known is not None and placement.title == known.title and key in spoken
+    return spoken.text(key) if is_ours else placement.title
+
+
+def _title(page: Page, spoken: Words) -> str:
+    """Return what a page is called: in the site's own words, or else in those of a language."""
+    known, key = BUILT_IN.get(page.name), f"pages.{page.name}"
+    is_ours = known is not None and page.title == known.title and key in spoken
+    return spoken.text(key) if is_ours else page.title
 
 
 def check_modules(site: Site, names: Sequence[str]) -> list[FieldError]:

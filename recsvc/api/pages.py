@@ -1,5 +1,6 @@
 """``/v1/pages``: whole pages in one call, and what stands on them; ``/v1/me/page``: one's own."""
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -50,6 +51,7 @@ from recsvc.pages import answer_page
 from recsvc.placement_documents import read_placements
 from recsvc.public_keys import question_of
 from recsvc.requests import OF_ONE_LIST, RecommendationRequest, load_json, parse_query
+from recsvc.words import library
 from recsvc.worker import Worker
 
 router = APIRouter()
@@ -123,11 +125,15 @@ async def get_my_page(request: Request, worker: AnyWorker, _: Mine) -> Response:
     The modules are those that they chose (`preferences.page.modules`), in their order; before they
     chose, those that suit their stage: new, active, at risk, lapsed. Reasons are in words.
     `choosable` is what there is to choose. Who may not be profiled has their own modules too, with
-    what everybody sees.
+    what everybody sees. The language is `context.language`, or else what `Accept-Language` likes
+    best; rules see it either way.
     """
     require(asking(request), SCOPE)
     question = parse_query(request.scope["query_string"], NOT_MINE)
     question = question_of(asking(request), question)
+    if "language" not in question.context:
+        language = library().preferred(request.headers.get("accept-language", ""))
+        question = replace(question, context={**question.context, "language": language})
     return await _respond(request, worker, ME, question, mine=True)
 
 

@@ -98,6 +98,24 @@ def test_the_chosen_modules_stand_in_their_order(
     assert mine(anyone, headers)["because"] == "default"
 
 
+def test_a_page_speaks_the_customers_language(anyone: httpx.Client, login: Backend) -> None:
+    headers = signed_in(login, somebody("speaker"))
+    german = ("Ihre Seite", ["Für Sie", "Gerade im Trend", "Neu im Sortiment"])
+    english = ("Your page", ["For you", "Trending now", "New arrivals"])
+    for asked, params, (title, titles) in (
+        ({}, {}, english),
+        ({}, {"context.language": "de"}, german),
+        ({"Accept-Language": "fr;q=0.3, de-AT"}, {}, german),
+        ({"Accept-Language": "de"}, {"context.language": "en"}, english),
+    ):
+        page = mine(anyone, {**headers, **asked}, **params)
+        assert page["title"] == title
+        assert [module["title"] for module in page["modules"]] == titles
+        assert page["choosable"][0]["title"] == titles[0]
+        texts = {item["reason"]["text"] for item in page["modules"][2]["items"]}
+        assert texts == {"Neu" if title == "Ihre Seite" else "New"}
+
+
 def test_what_cannot_be_chosen_is_refused(anyone: httpx.Client, login: Backend) -> None:
     headers = signed_in(login, somebody("chooser"))
     problem = assert_problem(choose(anyone, headers, "for_you", "x"), 422, "#/page/modules/1")
