@@ -5,6 +5,7 @@ about what the person will buy (``question_bank.gains``). What is known, was ans
 named is not asked. Who refuses profiling is asked nothing.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,10 +30,12 @@ FREQUENCIES = {f"days_{days}": days for days in (1, 7, 14, 30)}
 MOST_OPTIONS = 8
 KNOWN = 0.8
 """From this chance of a yes on, what somebody did has answered already."""
+COMMON = 0.95
+"""A department that so many will choose says nothing of them, but what they choose of it does."""
 LEAST_GAIN = 1e-4
 """In nats: below, no question is worth the time of whoever is asked."""
 
-Because = Literal["consent", "mail", "new", "chosen", "known"]
+Because = Literal["consent", "mail", "new", "chosen", "known", "common"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,16 @@ class Asking:
             found = rows[at] == bank.rows
             self._mine[found] = own[at[found]]
 
+    def first(self) -> Question | None:
+        """Return the question about all departments, or ``None`` if it is not worth asking."""
+        return self._best([form for form in self._bank.forms if form.inside is None])
+
     def best(self) -> Question | None:
         """Return the question that is worth most, or ``None`` if none is worth anything."""
-        found = [self.of(form) for form in self._bank.forms if self._is_open(form)]
+        return self._best(self._bank.forms)
+
+    def _best(self, forms: Iterable[Form]) -> Question | None:
+        found = [self.of(form) for form in forms if self._is_open(form)]
         worth = [
             one
             for one in found
@@ -175,13 +185,13 @@ class Asking:
         return option.name.lower() in self._settled or option.text.lower() in self._settled
 
     def _is_open(self, form: Form) -> bool:
-        """Tell whether a form may be asked: not answered, and inside what the person likes."""
+        """Tell whether a form may be asked: not answered, and inside what the person may like."""
         if self._known.has_answered(form.question_id):
             return False
         return form.inside is None or self._because(form) != "new"
 
     def _because(self, form: Form) -> Because:
-        """Tell from where it is known that somebody likes what a form is inside of, if it is."""
+        """Tell why somebody may like what a form is inside of; ``new`` if nothing says so."""
         if form.inside is None:
             return "new"
         if any(_is_in(name, form.inside) for name in self._known.liked):
@@ -190,7 +200,10 @@ class Asking:
         mine = np.array([float(self._mine[places].sum())])
         share = np.array([float(self._weights[places].sum())])
         _, likely = gains(share, mine, self._n_mine)
-        return "known" if mine[0] > 0 and likely[0] >= KNOWN else "new"
+        if mine[0] > 0 and likely[0] >= KNOWN:
+            return "known"
+        refused = self._is_settled(Option("category", form.inside))
+        return "common" if likely[0] >= COMMON and not refused else "new"
 
 
 def _is_in(name: str, department: str) -> bool:
@@ -250,8 +263,9 @@ def next_question(
         if not may_ask or known.has_answered(CONSENT):
             return None
         return Question(CONSENT, "consent", "consent")
-    taste = Asking(bank, snapshot, known, allowed).best()
     is_new = len(known.history.rows) == 0 and not known.liked
+    asking = Asking(bank, snapshot, known, allowed)
+    taste = (asking.first() if is_new else None) or asking.best()
     wants_mail = said.consent.email_marketing is True and said.email.frequency_days is None
     # To somebody of whom nothing is known, what they like comes before how often to write of it.
     if wants_mail and not known.has_answered(MAIL) and not (is_new and taste is not None):

@@ -14,11 +14,13 @@ from feature_store.preferences import (
     profiling_allowed,
 )
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.choice_patches import PreferencesPatch
+from recsvc.choice_patches import PreferencesPatch, covers
 from recsvc.choices import changed
 from recsvc.naming import Naming
 from recsvc.question_bank import Bank, Option
 from recsvc.questions import CONSENT, FREQUENCIES, MAIL, NO, SKIP, YES
+
+_FOLLOWED = {"category": "followed_categories", "brand": "followed_brands"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +116,13 @@ def replied(
     now: datetime,
     source: str,
     default: ProfilingDefault,
+    *,
+    is_new: bool,
 ) -> Preferences:
     """Return what somebody decided, after an answer.
 
-    What they like is followed: that is what every list obeys, with a history and without one.
+    What somebody new likes is an interest, which their lists start from; whoever has a history
+    follows it, which lifts it in lists that are made from the history.
 
     Parameters
     ----------
@@ -131,6 +136,8 @@ def replied(
         Who says so, for the change of a consent.
     default : {"opt_out", "opt_in"}
         What holds for who was never asked.
+    is_new : bool
+        Whether they did nothing yet.
 
     Raises
     ------
@@ -146,9 +153,11 @@ def replied(
         said["consent"] = {"profiling": reply.profiling}
     if reply.frequency_days is not None:
         said["email"] = {"frequency_days": reply.frequency_days}
-    for kind, field in (("category", "followed_categories"), ("brand", "followed_brands")):
-        if names := [option.name for option in reply.liked if option.kind == kind]:
-            said[field] = {"add": names}
+    if any(_is_hidden(preferences, option) for option in reply.liked):
+        raise InvalidRequestError(FieldError("#/option_ids", "you hide it: show it again first"))
+    for option in reply.liked:
+        field = "interests" if is_new else _FOLLOWED[option.kind]
+        said.setdefault(field, {"add": []})["add"].append(option.name)
     patch = PreferencesPatch.model_validate(said)
     try:
         after = changed(preferences, patch, now, source)
@@ -163,6 +172,12 @@ def replied(
         answered = (*after.answered, Answered(question_id=reply.question_id, at=now))
         update["answered"] = tuple(sorted(answered, key=lambda one: one.question_id))
     return after.model_copy(update=update)
+
+
+def _is_hidden(preferences: Preferences, option: Option) -> bool:
+    if option.kind == "brand":
+        return covers("brands", preferences.hidden_brands, option.name)
+    return covers("categories", preferences.hidden_categories, option.name)
 
 
 def _with_disowned(preferences: Preferences, option: Option, now: datetime) -> tuple[Disowned, ...]:

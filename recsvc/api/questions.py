@@ -174,9 +174,10 @@ async def post_my_answer(
 ) -> QuestionAnswered:
     """Store an answer; it is in the next recommendations of every worker.
 
-    What I like is followed from now on, what does not interest me counts no more as something I
-    did; a consent or how often I want mail is changed in my preferences. The question is not asked
-    again, also when it was skipped. Answers to a question are added up, whoever sends them.
+    What I like is an interest that my lists start from, or followed once they are made from what I
+    did; what does not interest me counts no more as something I did; a consent, or how often I
+    want mail, is changed in my preferences. The question is not asked again, also when it was
+    skipped. Answers to a question are added up, whoever sends them.
     """
     value = load_json(await json_body(request))
     try:
@@ -193,12 +194,12 @@ async def post_my_answer(
     most = worker.settings.public_events_per_minute
     await worker.store.quota.take({whose.person: 1}, most, time.time())
     now, default = datetime.now(UTC), worker.settings.profiling
-    assert context.person is not None
+    is_new = owned(context.state, context.preferences, snapshot.catalogue).n_item_facts == 0
 
     def decision(said: Preferences, person: str) -> Preferences:
         if asking(request).kind == "public" and person != whose.person:
             raise ForbiddenError("the visitor is a customer now: answer with the customer's token")
-        return replied(said, reply, now, whose.source, default)
+        return replied(said, reply, now, whose.source, default, is_new=is_new)
 
     await worker.decide(whose.person, decision, whose.by)
     return QuestionAnswered(question_id=question_id, answered=True)

@@ -82,7 +82,9 @@ def after(preferences: Preferences, question: Question | None, *names: str) -> P
     """Answer truthfully that somebody likes some of the options."""
     assert question is not None
     liked = tuple(option for option in question.options if option.text in names)
-    return replied(preferences, Reply(question.question_id, liked), NOW, "customer", "opt_out")
+    return replied(
+        preferences, Reply(question.question_id, liked), NOW, "customer", "opt_out", is_new=True
+    )
 
 
 # --- what an answer is worth --------------------------------------------------------------------
@@ -203,7 +205,7 @@ def test_one_option_is_a_question_of_its_own(shop: Snapshot) -> None:
         if question.kind == "yes_no":
             (only,) = question.options
             reply = Reply(question.question_id, disliked=only)
-            said = replied(said, reply, NOW, "customer", "opt_out")
+            said = replied(said, reply, NOW, "customer", "opt_out", is_new=True)
             assert said.disowned[-1].name == only.name
         else:
             said = after(said, question)
@@ -217,7 +219,7 @@ def test_one_option_is_a_question_of_its_own(shop: Snapshot) -> None:
     assert question is not None
     assert texts(question) == {"Garden"}
     no = Reply(question.question_id, disliked=question.options[0])
-    after_no = replied(two, no, NOW, "customer", "opt_out")
+    after_no = replied(two, no, NOW, "customer", "opt_out", is_new=True)
     assert [(one.kind, one.name) for one in after_no.disowned] == [("category", "Garden")]
     assert not after_no.hidden_categories - two.hidden_categories
 
@@ -231,7 +233,7 @@ def test_who_may_not_be_profiled_is_asked_for_consent_or_nothing(shop: Snapshot)
     assert ask(shop, refused, profiled=False, opt_in=True) is None
     off = Preferences(personalization=False)
     assert ask(shop, off, profiled=False, opt_in=True) is None
-    skipped = replied(NO_PREFERENCES, Reply(CONSENT), NOW, "customer", "opt_in")
+    skipped = replied(NO_PREFERENCES, Reply(CONSENT), NOW, "customer", "opt_in", is_new=True)
     assert ask(shop, skipped, profiled=False, opt_in=True) is None
 
 
@@ -241,7 +243,7 @@ def test_mail(shop: Snapshot) -> None:
     question = ask(shop, agreed, bought((0, 1)))
     assert question is not None
     assert question.question_id == MAIL
-    said = replied(agreed, Reply(MAIL, frequency_days=7), NOW, "customer", "opt_out")
+    said = replied(agreed, Reply(MAIL, frequency_days=7), NOW, "customer", "opt_out", is_new=True)
     assert said.email == Email(frequency_days=7)
     then = ask(shop, said, bought((0, 1)))
     assert then is None or then.question_id != MAIL
@@ -294,12 +296,21 @@ def test_answers_are_checked(shop: Snapshot) -> None:
     assert read_reply(bank, naming, MAIL, ["days_30"]).frequency_days == 30
 
 
+def _reply(shop: Snapshot, name: str) -> Reply:
+    liked = [one for one in Bank(shop).options(Form("departments")) if one.name == name]
+    return Reply("departments", tuple(liked))
+
+
 def test_an_answer_is_remembered_once(shop: Snapshot) -> None:
     first = after(NO_PREFERENCES, ask(shop), "Pets")
-    again = replied(first, Reply("departments"), NOW + timedelta(days=1), "customer", "opt_out")
+    again = replied(
+        first, Reply("departments"), NOW + timedelta(days=1), "customer", "opt_out", is_new=True
+    )
     assert again == first
     assert [one.question_id for one in first.answered] == ["departments"]
-    assert first.followed_categories == {"Pets"}
+    assert first.interests == {"Pets"}
+    known = replied(NO_PREFERENCES, _reply(shop, "Pets"), NOW, "customer", "opt_out", is_new=False)
+    assert (known.interests, known.followed_categories) == (frozenset(), {"Pets"})
 
 
 def test_nothing_is_kept_of_who_refuses(shop: Snapshot) -> None:

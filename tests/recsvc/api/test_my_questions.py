@@ -44,11 +44,11 @@ def customer(shop: tuple[Service, EmbeddedServer]) -> Iterator[Customer]:
         yield made
 
 
-def asked(client: httpx.Client, **params: Any) -> dict[str, Any]:
+def asked(client: httpx.Client, **params: Any) -> Any:
     answer = client.get(QUESTIONS, params=params)
     assert answer.status_code == 200, answer.text
     assert answer.headers["cache-control"] == "private, no-store"
-    question: dict[str, Any] = answer.json()["question"]
+    question = answer.json()["question"]
     return question
 
 
@@ -84,7 +84,7 @@ def test_a_new_customer_answers_and_sees_it_everywhere(customer: Customer) -> No
         pets = [one for one in found["items"] if int(one["item_id"][1:]) % 3 == 0]
         assert len(pets) >= 3
         assert "followed" in {one["reason"]["code"] for one in pets}
-    assert me.get("/v1/me/preferences").json()["followed_categories"] == ["Pets"]
+    assert me.get("/v1/me/preferences").json()["interests"] == ["Pets"]
     # The next one goes into what was chosen, and was not asked before.
     (then,) = {str(found) for found in everywhere(me, QUESTIONS)}
     following = asked(me)
@@ -92,6 +92,20 @@ def test_a_new_customer_answers_and_sees_it_everywhere(customer: Customer) -> No
     assert following["question_id"].startswith(("categories-", "brands-"))
     assert "Pets" in following["text"]
     assert "Pets" in following["because"]
+
+
+def test_whoever_has_a_history_follows_what_they_answer(
+    customer: Customer, backend: httpx.Client
+) -> None:
+    user = fresh("una")
+    me = customer(user)
+    backend.post("/v1/events", json=event(user, "i00001")).raise_for_status()
+    question = asked(me)
+    reply(me, question["question_id"], option(question, "Pets")).raise_for_status()
+    assert me.get("/v1/me/preferences").json()["followed_categories"] == ["Pets"]
+    for found in everywhere(me, RECS, limit=10):
+        reasons = {one["reason"]["code"]: one["item_id"] for one in found["items"]}
+        assert int(reasons["followed"][1:]) % 3 == 0
 
 
 def test_questions_end(customer: Customer) -> None:
@@ -162,7 +176,7 @@ def test_answers_that_are_none(customer: Customer) -> None:
     wrong = {"option_ids": [pets], "more": 1}
     assert_problem(me.post(f"{QUESTIONS}/departments", json=wrong), 422, "#/more")
     assert asked(me) == question
-    assert me.get("/v1/me/preferences").json()["followed_categories"] == []
+    assert me.get("/v1/me/preferences").json()["interests"] == []
 
 
 def test_who_refuses_is_asked_nothing(customer: Customer) -> None:
@@ -171,7 +185,7 @@ def test_who_refuses_is_asked_nothing(customer: Customer) -> None:
     me.patch("/v1/me/preferences", json={"consent": {"profiling": False}}).raise_for_status()
     assert {str(found) for found in everywhere(me, QUESTIONS)} == {"{'question': None}"}
     assert_problem(reply(me, "departments", option(question, "Pets")), 409)
-    assert me.get("/v1/me/preferences").json()["followed_categories"] == []
+    assert me.get("/v1/me/preferences").json()["interests"] == []
     gil = customer(fresh("gil"))
     objecting = gil.post(
         f"{QUESTIONS}/departments",
@@ -254,6 +268,6 @@ def test_racing_tabs_all_count(customer: Customer, backend: httpx.Client) -> Non
     for thread in threads:
         thread.join()
     assert set(statuses) == {200}
-    followed = backend.get(f"{user_path(user)}/preferences").json()["followed_categories"]
-    assert followed == sorted(names)
+    interests = backend.get(f"{user_path(user)}/preferences").json()["interests"]
+    assert interests == sorted(names)
     assert ids_of(me.get(RECS).json())
