@@ -193,7 +193,7 @@ def allowed_mask(
         hidden_rows, mask = hidden(catalogue, preferences, asked_s)
         removed.append(hidden_rows)
         if mask is not None:
-            allowed = allowed & ~mask
+            allowed = np.greater(allowed, mask)
     if without_rows is not None:
         removed.append(without_rows[without_rows < len(allowed)])
     if removed:

@@ -36,6 +36,8 @@ CANDIDATES = 100
 """Followed items that a blend scores besides those that it finds itself."""
 BEST = 1_000
 """Of each name so many of the most popular items are looked at."""
+MOST_RAISED = 10
+"""So many items are brought in because too few are followed: one in ten of the longest list."""
 _REMEMBERED = 1_000
 _JUST = np.float32(1e-4)
 
@@ -43,7 +45,8 @@ _JUST = np.float32(1e-4)
 def lifts_of(weight: float, half_life: float) -> F32:
     """Return the logs of what the followed items count, in their turns, shape (LIFTED,)."""
     share = np.float32(0.5) ** (np.arange(LIFTED, dtype=np.float32) / np.float32(half_life))
-    return np.log1p(np.float32(weight - 1) * share)
+    logs: F32 = np.log1p(np.float32(weight - 1) * share)
+    return logs
 
 
 _LIFTS = lifts_of(FOLLOW_WEIGHT, HALF_LIFE)
@@ -125,37 +128,47 @@ class Follows:
         first = self._in_turn(rows, scores, may)
         logs[first] = self.logs[: len(first)]
         lifted = scores + logs
-        best = np.sort(lifted[may])[::-1]
+        losses = np.sort(-lifted[may])
+        few = first[: min(len(losses) // ONE_IN, MOST_RAISED)]
         raised = 0
-        for turn, place in enumerate(first[: len(best) // ONE_IN].tolist()):
-            # Those that were raised stand above it, and not in `best` where they do.
-            edge = best[(turn + 1) * ONE_IN - 1 - raised]
-            if lifted[place] < edge:
-                logs[place] += edge - lifted[place] + _JUST
+        for turn, own in enumerate(lifted[few].tolist(), 1):
+            # Those that were raised stand above it, and not where they do in `losses`.
+            edge = -losses.item(turn * ONE_IN - 1 - raised)
+            if own < edge:
+                logs[few[turn - 1]] += edge - own + _JUST
                 raised += 1
         return logs
 
     def _in_turn(self, rows: Rows, scores: F32, may: Mask) -> npt.NDArray[np.intp]:
         """Return the places of what is lifted, in its turns."""
-        held = np.stack([covered(bits, rows) for bits in self.bits]) & may
-        places = np.flatnonzero(held.any(axis=0))
+        # As `covered`, which for several names would look up the same places again and again.
+        at, shifts = rows >> 3, (rows & 7).astype(np.uint8)
+        held = np.stack([bits[at] << shifts for bits in self.bits]) >= 0x80
+        held &= may
+        places = np.flatnonzero(held.any(axis=0) if len(held) > 1 else held[0])
         if len(places) == 0:
             return places
         places = places[np.argsort(-scores[places], kind="stable")]
-        places = places[_first_of_each(self._groups(rows[places]))]
+        places = self._without_variants(places, rows)
+        if len(held) == 1:
+            return places[:LIFTED]
         held = held[:, places]
         # How many of the same name come before; of several names the one that helps most.
-        turns = np.where(held, held.cumsum(axis=1) - 1, len(places)).min(axis=0)
+        turns = np.where(held, held.cumsum(axis=1), len(places) + 1).min(axis=0)
         return places[np.argsort(turns, kind="stable")[:LIFTED]]
 
-    def _groups(self, rows: Rows) -> Rows:
-        """Return what each row is a variant of; itself, if it is none."""
+    def _without_variants(self, places: npt.NDArray[np.intp], rows: Rows) -> npt.NDArray[np.intp]:
+        """Return the places of one item of each group, the first, in order."""
         assert self.snapshot is not None
         groups = self.snapshot.catalogue.group_codes
         if groups is None:
-            return rows
-        codes = groups[rows]
-        return np.where(codes >= 0, -1 - codes, rows)
+            return places
+        codes = groups[rows[places]]
+        alone = codes < 0
+        if alone.all():
+            return places
+        _, first = np.unique(np.where(alone, -1 - rows[places], codes), return_index=True)
+        return places[np.sort(first)]
 
 
 NO_FOLLOWS = Follows((), (), None, _LIFTS)
@@ -176,12 +189,6 @@ def read_follows(snapshot: Snapshot, preferences: Preferences) -> Follows:
         return NO_FOLLOWS
     bits = tuple(bits_of(snapshot.catalogue, name) for name in names)
     return Follows(names, bits, snapshot, _LIFTS)
-
-
-def _first_of_each(values: Rows) -> npt.NDArray[np.intp]:
-    """Return the place of the first of each value, in order."""
-    _, first = np.unique(values, return_index=True)
-    return np.sort(first)
 
 
 def _most_popular(snapshot: Snapshot, name: Name, bits: Bits) -> I32:
