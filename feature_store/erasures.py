@@ -268,13 +268,15 @@ class Erasures:
         finished is done then, by other means.
         """
         newest = {change["receipt"]["erasure_id"]: change["receipt"] for change in changes}
+        unfinished = [receipt for receipt in newest.values() if receipt["state"] != "done"]
         for erasure_id, receipt in newest.items():
-            if receipt["state"] != "done":
-                done = {"state": "done", "finished_at": format_time(datetime.now(UTC))}
-                await self._write(receipt | done | {"server_files": "lost"}, None)
-            else:
-                value = orjson.dumps(receipt, option=orjson.OPT_SORT_KEYS)
-                await self._redis.hset(keys.ERASURE_RECEIPTS, erasure_id, value)
+            value = orjson.dumps(receipt, option=orjson.OPT_SORT_KEYS)
+            await self._redis.hset(keys.ERASURE_RECEIPTS, erasure_id, value)
+        # A server that was emptied, and not lost, still has the names in its files.
+        outcome = await self.rewrite_files() if unfinished else None
+        for receipt in unfinished:
+            done = {"state": "done", "finished_at": format_time(datetime.now(UTC))}
+            await self._write(receipt | done | {"server_files": outcome}, None)
         return len(newest)
 
 

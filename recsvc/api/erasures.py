@@ -58,7 +58,7 @@ class ErasureReceipt(Document):
         str | None,
         Field(
             description="`rewritten`, `not kept` (the server keeps none), `not allowed` (whoever"
-            " runs the server has to), `lost` (the server was rebuilt from the files meanwhile)"
+            " runs the server has to)"
         ),
     ]
     error: Annotated[

@@ -175,7 +175,7 @@ async def test_receipts_come_back(store: Store, tmp_path: Path) -> None:
     assert await store.erasures.receipt(done["erasure_id"]) == before
     other = await store.erasures.receipt(begun["erasure_id"])
     assert other is not None
-    assert (other["state"], other["server_files"]) == ("done", "lost")
+    assert (other["state"], other["server_files"]) == ("done", "rewritten")
 
 
 def test_a_file_that_says_nothing_of_erasures_is_refused(copy: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from feature_store.embedded import EmbeddedServer
 from feature_store.erasing import work
 from feature_store.errors import ConflictError
 from feature_store.event_log import EventLog
+from feature_store.rebuilding import rebuild
 from feature_store.schema import Event, EventType, ItemId
 from feature_store.server_files import rewrite_files
 from feature_store.store import Store
@@ -220,6 +221,23 @@ async def test_a_pass_that_is_killed_at_any_moment_is_finished_by_the_next(tmp_p
         assert not await on_server(store, people)
         assert EventLog(tmp_path).count() == 2
         assert DecisionLog(tmp_path / "decisions").scan().collect().is_empty()
+        await store.close()
+
+
+async def test_a_rebuild_finishes_what_waits(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path) as server:
+        store = await Store.open(server.url)
+        people = named(3)
+        await lived(store, tmp_path, people)
+        receipts = [await store.erasures.request(f"u:{one}", "test", tmp_path) for one in people]
+        assert found(tmp_path, people)
+        await rebuild(server.url, tmp_path, force=True)
+        assert not found(tmp_path, people)
+        assert not await store.erasures.ids()
+        for one in receipts:
+            receipt = await store.erasures.receipt(one["erasure_id"])
+            assert receipt is not None
+            assert (receipt["state"], receipt["server_files"]) == ("done", "rewritten")
         await store.close()
 
 
