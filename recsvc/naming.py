@@ -4,6 +4,7 @@ Somebody may look over a shoulder: "because you bought" a pregnancy test is not 
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,7 @@ class Naming:
                 return False
         return True
 
-    @property
+    @cached_property
     def _unnamed(self) -> npt.NDArray[np.bool_]:
         """Which rows are in a category that is never named, shape (n_rows,)."""
         marked = sorted(self._paths)

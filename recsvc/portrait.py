@@ -156,6 +156,15 @@ class Portrait:
         """The same, weighed."""
         return read_history(self.state, self.catalogue.n_rows, self.now_s)
 
+    @property
+    def newest_at(self) -> datetime:
+        """When the newest of the facts happened, by the clock of whoever reported it."""
+        newest_s = max(
+            int(self.state.last_s[: self.state.n_item_facts].max(initial=0)),
+            int(self.state.session_s.max(initial=0)),
+        )
+        return datetime.fromtimestamp(newest_s, UTC)
+
     # --- points -------------------------------------------------------------------------------
 
     @cached_property
@@ -232,7 +241,11 @@ class Portrait:
             for kind, field in SAID.items()
             for name in sorted(getattr(self.preferences, field))
         ]
-        asked += [Point("snoozed_item", one.item_id) for one in self.preferences.snoozed]
+        asked += [
+            Point("snoozed_item", one.item_id)
+            for one in self.preferences.snoozed
+            if one.until.timestamp() > self.now_s
+        ]
         points = [point for point in asked if self.may_name(point.kind, point.name)]
         return points, len(asked) - len(points)
 

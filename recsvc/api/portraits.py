@@ -277,10 +277,12 @@ async def delete_my_profile_point(
     themselves is taken back. Removing again changes nothing. What cannot be removed by itself is
     a 409.
     """
-    point = await _find(request, worker, whose, point_id)
+    portrait = await _portrait(request, worker, whose)
+    point = _found(portrait, point_id)
     if not point.removable:
         raise ConflictError(told.text("profile.not_removable"))
-    now = datetime.now(UTC)
+    # Clocks differ: what is in the profile goes, also if it happened a moment from now.
+    now = max(datetime.now(UTC), portrait.newest_at)
     await _change(request, worker, whose, lambda said: without_point(said, point, now))
     return PointRemoved(point_id=point_id, removed=True)
 
@@ -301,7 +303,7 @@ async def put_back_my_profile_point(
 
     What the customer had said themselves is not said again: follow it anew.
     """
-    point = await _find(request, worker, whose, point_id)
+    point = _found(await _portrait(request, worker, whose), point_id)
     restored = False
 
     def change(said: Preferences) -> Preferences:
@@ -314,8 +316,8 @@ async def put_back_my_profile_point(
     return PointRestored(point_id=point_id, restored=restored)
 
 
-async def _find(request: Request, worker: Worker, whose: Whose, wanted: str) -> Point:
-    point = (await _portrait(request, worker, whose)).find(wanted)
+def _found(portrait: Portrait, wanted: str) -> Point:
+    point = portrait.find(wanted)
     if point is None:
         raise NotFoundError(f"the profile has no point {wanted!r}")
     return point
