@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.preferences import NO_PREFERENCES, Preferences, Snooze
+from feature_store.schema import ItemId
 from feature_store.state import EMPTY_STATE, UserState
 from feature_store.store import UserContext
 from recsvc.engine import recommend
@@ -93,7 +94,8 @@ def test_nothing_that_is_never_named_is_said(
     shop: Snapshot, purchases: list[tuple[int, int]]
 ) -> None:
     said = Preferences(
-        followed_categories=frozenset({NEVER}), hidden_items=frozenset(item_ids(N)[2::4])
+        followed_categories=frozenset({NEVER}),
+        hidden_items=frozenset(ItemId(one) for one in item_ids(N)[2::4]),
     )
     drawn = portrait(shop, bought(*purchases), said)
     teller = Teller(drawn, words("de"))
@@ -164,10 +166,10 @@ def test_every_kind_of_point_has_words_in_every_language(shop: Snapshot) -> None
         followed_brands=frozenset({"Brand 1"}),
         hidden_categories=frozenset({"Health > Teeth"}),
         hidden_brands=frozenset({"Brand 2"}),
-        hidden_items=frozenset({"i00001"}),
+        hidden_items=frozenset({ItemId("i00001")}),
         snoozed=(
-            Snooze(item_id="i00004", until=NOW + timedelta(days=1)),
-            Snooze(item_id="i00005", until=NOW),
+            Snooze(item_id=ItemId("i00004"), until=NOW + timedelta(days=1)),
+            Snooze(item_id=ItemId("i00005"), until=NOW),
         ),
     )
     drawn = portrait(shop, bought((0, 1)), said)
