@@ -229,7 +229,8 @@ class Forgetting:
             ids = set((profile.get("external_ids") or {}).items())
             await external_ids.release(self._scripts, {person: ids})
         now_ms = time.time_ns() // 1_000_000
-        upto_ms = now_ms if at_ms is None else at_ms
+        # What has the time of this very millisecond came before: it is past, too.
+        upto_ms = now_ms + 1 if at_ms is None else at_ms
         cut = known.guard.cut.later(
             Cut(max(upto_ms, known.newest_ms + 1), upto_ms if known.erase else 0)
         )

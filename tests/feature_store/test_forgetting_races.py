@@ -147,7 +147,7 @@ async def test_no_event_is_stored_after_consent_was_taken_back(store: Store) -> 
 async def test_whose_events_are_kept(
     store: Store, said: Any, in_event: bool | None, user: bool, is_kept: bool
 ) -> None:
-    who = {"user": "dora"} if user else {"visitor": "dora"}
+    who: dict[str, Any] = {"user": "dora"} if user else {"visitor": "dora"}
     person = "u:dora" if user else "a:dora"
     if said is not None:
         await store._redis.set(keys.preferences(person), orjson.dumps(said))
