@@ -49,7 +49,7 @@ from feature_store.held import AHEAD
 from feature_store.links import ROW_TYPE, Link, linked_digest, read_link
 from feature_store.people import person_change
 from feature_store.person_values import Value, added, comparing, touched
-from feature_store.preferences import document_of, read_preferences, stricter
+from feature_store.preferences import document_of, merged, read_preferences
 from feature_store.schema import format_time, person_of
 from feature_store.state import join, unpack
 
@@ -254,7 +254,7 @@ class Merger:
             if guard.cut.before_ms > link.sealed_ms:
                 await self._forgetting.forget_with(visitor, guard.cut, ROW_TYPE, erase=False)
             facts, chosen, remembered = await self._history(visitor, own, theirs)
-            values, change = await self._sum(user, facts, chosen)
+            values, change = await self._sum(user, facts, chosen, link.sealed_ms)
             names, arguments = comparing(values)
             shard = keys.shard_of(user)
             names += [guard.key, keys.merges(user)]
@@ -289,7 +289,7 @@ class Merger:
         return facts, chosen, remembered
 
     async def _sum(
-        self, user: str, facts: PersonFacts, chosen: bytes | None
+        self, user: str, facts: PersonFacts, chosen: bytes | None, sealed_ms: int
     ) -> tuple[list[Value], bytes]:
         """Return what a user's values become with a visitor's, and the change of preferences."""
         names = touched(user, facts)
@@ -300,7 +300,7 @@ class Merger:
         if chosen is None:
             return values, b""
         mine = read[keys.preferences(user)]
-        both = _joined(mine, chosen)
+        both = _joined(mine, chosen, sealed_ms)
         new = orjson.dumps(both, option=_SORTED) if both else b""
         values.append(Value(keys.preferences(user), mine, new))
         return values, person_change("preferences", user, both, ROW_TYPE)
@@ -317,6 +317,7 @@ class Merger:
         )
 
 
-def _joined(mine: bytes | None, theirs: bytes) -> dict[str, Any] | None:
+def _joined(mine: bytes | None, theirs: bytes, sealed_ms: int) -> dict[str, Any] | None:
     """Return the stricter of two preferences as the store keeps them."""
-    return document_of(stricter(read_preferences(mine), read_preferences(theirs)))
+    at = datetime.fromtimestamp(sealed_ms / 1000, UTC)
+    return document_of(merged(read_preferences(mine), read_preferences(theirs), at))

@@ -218,6 +218,31 @@ def stricter(one: Preferences, other: Preferences) -> Preferences:
     )
 
 
+def merged(user: Preferences, visitor: Preferences, at: datetime) -> Preferences:
+    """Return what holds after a visitor has signed in: `stricter`, and the changes say so.
+
+    Parameters
+    ----------
+    user, visitor : Preferences
+        What each of them decided.
+    at : datetime
+        When the visitor signed in.
+    """
+    both = stricter(user, visitor)
+    closing = []
+    for purpose in PURPOSES:
+        allowed = getattr(both.consent, purpose)
+        said = [change for change in both.consent_changes if change.purpose == purpose]
+        is_new = allowed is not getattr(user.consent, purpose)
+        if is_new or (said and said[-1].allowed is not allowed):
+            when = max([at, *(change.at for change in both.consent_changes)])
+            closing.append(ConsentChange(purpose=purpose, allowed=allowed, at=when, source="merge"))
+    if not closing:
+        return both
+    changes = (*both.consent_changes, *closing)[-MAX_CONSENT_CHANGES:]
+    return both.model_copy(update={"consent_changes": changes})
+
+
 def _stricter_consent(one: Purposes, other: Purposes, name: Purpose) -> bool | None:
     said = [getattr(one, name), getattr(other, name)]
     if False in said:

@@ -143,7 +143,9 @@ class Customer:
             await self.look(whose)
             return
         stranger = self._somebody(is_user=True)
-        lasting = {one: until for one, until in whose.snoozed.items() if until[0] > time.time() + 3}
+        lasting = {
+            one: until for one, until in whose.snoozed.items() if until[0] > time.time() + 30
+        }
         same: dict[str, Any] = {
             "hidden_items": sorted(whose.hidden_items),
             "hidden_brands": sorted(whose.hidden_brands),
@@ -159,7 +161,7 @@ class Customer:
                 found = await self._answer(one, {**asked, **one.who})
                 lists.append([item["item_id"] for item in found["items"]])
             # While marketers publish, or a snooze ends, the two may see different shops.
-            ends = any(began_s - 2 < at_s < time.time() + 4 for at_s, _ in whose.snoozed.values())
+            ends = any(began_s - 2 < at_s < time.time() + 31 for at_s, _ in whose.snoozed.values())
             calm = epoch % 2 == 0 and epoch == self.shop.marketers.epoch and not ends
             if lists[0] == lists[1] or not calm:
                 return
@@ -283,7 +285,7 @@ class Customer:
     async def snooze(self, whose: Word) -> None:
         """Hide an item for a while; some of them end soon."""
         item_id = self._rng.choice(ITEMS)
-        lasts = timedelta(seconds=self._rng.choice([1.5, 3.0, 3600.0]))
+        lasts = timedelta(seconds=self._rng.choice([10.0, 20.0, 3600.0]))
         until = format_time(datetime.now(UTC) + lasts)
         until_s = datetime.fromisoformat(until).timestamp()
         added = {"snoozed": {"add": [{"item_id": item_id, "until": until}]}}

@@ -123,11 +123,15 @@ class Word:
         self.personalization = self.personalization and other.personalization
         for purpose in PURPOSES:
             said = {self.consent[purpose], other.consent[purpose]}
-            self.consent[purpose] = False if False in said else True if True in said else None
+            both = False if False in said else True if True in said else None
+            if both is not self.consent[purpose]:
+                self.last_source[purpose] = "merge"
+            else:
+                self.last_source.pop(purpose, None)
+            self.consent[purpose] = both
         frequencies = [one for one in (self.frequency_days, other.frequency_days) if one]
         self.frequency_days = max(frequencies, default=None)
         self.kept += other.kept
-        self.last_source.clear()
 
     def wrong_in(self, document: dict[str, Any], read_s: float) -> list[str]:
         """Say what of their preferences, as read at some time, is not what they said."""

@@ -14,6 +14,7 @@ from feature_store.preferences import (
     PURPOSES,
     Preferences,
     document_of,
+    merged,
     read_preferences,
     stricter,
 )
@@ -107,6 +108,24 @@ def test_what_is_hidden_is_followed_no_more(before: Preferences, hidden: list[st
 
 
 @given(decided(), decided())
+def test_the_last_change_after_a_merge_is_what_holds(
+    user: Preferences, visitor: Preferences
+) -> None:
+    both = merged(user, visitor, LATER)
+    assert both.model_copy(update={"consent_changes": ()}) == stricter(user, visitor).model_copy(
+        update={"consent_changes": ()}
+    )
+    for purpose in PURPOSES:
+        last = [one for one in both.consent_changes if one.purpose == purpose][-1:]
+        value = getattr(both.consent, purpose)
+        assert [one.allowed for one in last] == ([value] if last else [])
+        assert last or value is None
+        if value is not getattr(user.consent, purpose):
+            assert last[0].source == "merge"
+    assert merged(both, NO_PREFERENCES, LATER) == both
+
+
+@given(decided(), decided())
 def test_a_merge_only_restricts(user: Preferences, visitor: Preferences) -> None:
     both = stricter(user, visitor)
     grants = [one for one in PURPOSES if getattr(both.consent, one)]
@@ -174,7 +193,8 @@ def test_a_list_that_a_merge_made_too_long_may_be_shortened() -> None:
 
 def test_null_and_the_empty_list_are_alike() -> None:
     full = changed(NO_PREFERENCES, {"interests": ["A"], "page": {"modules": ["x"]}}, NOW, "c")
-    for nothing in (None, []):
+    nothings: tuple[list[str] | None, ...] = (None, [])
+    for nothing in nothings:
         assert changed(full, {"interests": nothing, "page": None}, NOW, "c") == NO_PREFERENCES
     assert changed(full, {"page": {"modules": None}}, NOW, "c").page is None
     empty = changed(full, {"page": {"modules": []}}, NOW, "c").page

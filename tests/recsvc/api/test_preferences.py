@@ -292,6 +292,8 @@ def test_a_visitor_who_has_signed_in_may_only_restrict(
     both = page.get(MINE, params=who).json()
     assert (both["hidden_items"], both["hidden_brands"]) == (["i00001"], ["X"])
     assert both["consent"]["profiling"] is False
+    said = [(one["allowed"], one["source"]) for one in both["consent_changes"]]
+    assert said == [(False, "visitor"), (True, "key:all"), (False, "merge")]
     changes: list[dict[str, Any]] = [
         {"consent": {"profiling": True}},
         {"consent": {"profiling": None}},
