@@ -19,6 +19,7 @@ from feature_store.rebuilding import rebuild
 from feature_store.schema import Event, EventType, ItemId
 from feature_store.store import Store
 from tests.feature_store.cluster import N_NODES, Cluster
+from tests.feature_store.lives import did, live, mentions
 from tests.feature_store.test_rebuilding import fill, snapshot
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -111,6 +112,30 @@ async def test_a_merge_crosses_nodes(store: Store, cluster: Cluster) -> None:
     assert len((await store.load_context(f"a:{visitor}")).state.rows) == 4
     assert (await store.events.append(seen)).duplicates == 3
     assert len((await store.load_state(f"u:{second}")).rows) == 0
+
+
+async def test_forgetting_crosses_nodes(store: Store, cluster: Cluster) -> None:
+    first, second, _ = await people_by_node(cluster)
+    number = 0
+    while await cluster.node_of(keys.hot(f"a:guest {number}")) == await cluster.node_of(
+        keys.hot(f"u:{first}")
+    ):
+        number += 1
+    guest = f"guest {number}"
+    await live(store, first, guest)
+    await live(store, second, "somebody else")
+    late = [did(1, user=first), did(2, visitor=guest)]
+    erased = await store.forgetting.erase(f"u:{first}", "test")
+    assert erased.people == (f"u:{first}", f"a:{guest}")
+    await store.forgetting.forget_streams(erased.people)
+    assert await store.forgetting.forget_markers(erased.people) == 2
+    assert await mentions(store, f"u:{first}", guest) == []
+    assert (await store.events.append(late)).withheld == 2
+    assert len((await store.load_state(f"u:{second}")).rows) > 0
+    assert await store.forgetting.forget_taste(f"u:{second}", "test") > 0
+    assert len((await store.load_state(f"u:{second}")).rows) == 0
+    assert await store.refusing([f"u:{first}", f"u:{second}", f"a:{guest}"]) == set()
+    assert len((await store.forgetting.ledger()).cuts) == 4
 
 
 async def test_documents_people_and_quotas(store: Store) -> None:
