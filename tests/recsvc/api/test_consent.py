@@ -3,15 +3,17 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from feature_store.embedded import EmbeddedServer
 from feature_store.schema import format_time
 from tests.recsvc.api.browser import ORIGIN, page_of, public_key, put, secret_of
-from tests.recsvc.api.service import Service, event, ids_of
+from tests.recsvc.api.service import Service, assert_problem, event, ids_of, running_shop
 from tests.recsvc.signing import Backend
 
 MINE = "/v1/me/preferences"
@@ -291,3 +293,56 @@ def test_strangers_and_refusers_get_the_same(client: httpx.Client) -> None:
     assert not {one["reason"]["code"] for one in refused["items"]} & {
         "because_you_bought", "because_you_viewed", "buy_again",
     }  # fmt: skip
+
+
+@pytest.fixture
+def lonely(tmp_path: Path) -> Iterator[tuple[Service, EmbeddedServer]]:
+    """A service whose server a test may break."""
+    with running_shop(tmp_path) as both:
+        yield both
+
+
+def test_a_consent_that_cannot_be_remembered_makes_no_answer_personal(
+    lonely: tuple[Service, EmbeddedServer],
+) -> None:
+    service, server = lonely
+    user, who = somebody(), visitor()
+    login = Backend(secret_of(service), "EdDSA", (ORIGIN,))
+    put(server, login.record)
+    with (
+        service.client() as client,
+        page_of(service, Authorization=f"Bearer {login.token(user)}") as browser,
+        Redis.from_url(server.url) as redis,
+    ):
+        client.post("/v1/events", json=[event(user, "i00003"), seen(who)])
+        hidden = {"hidden_items": ["i00001"]}
+        client.patch(f"/v1/users/{user}/preferences", json=hidden)
+        assert browser.get(RECS).json()["personalized"]
+        # From now on the server is read, and refuses to write.
+        redis.config_set("min-replicas-to-write", 1)
+        agreed = {"anonymous_id": who, "consent": {"profiling": True}}
+        for answer in (client.post(RECS, json=agreed), browser.get(RECS, headers=GPC)):
+            assert answer.status_code == 200
+            assert not answer.json()["personalized"]
+            assert answer.json()["degraded"] == ["preferences"]
+        assert "i00001" not in ids_of(browser.get(RECS, params={"limit": 100}).json())
+        assert client.get(RECS, params={"anonymous_id": who}).json()["personalized"]
+        refused = seen(who, consent={"profiling": False})
+        assert client.post("/v1/events", json=refused).status_code == 503
+        assert_problem(
+            client.patch(f"/v1/users/{user}/preferences", json=hidden | {"interests": ["A"]}), 503
+        )
+        assert client.get(f"/v1/users/{user}/preferences").json()["hidden_items"] == ["i00001"]
+        redis.config_set("min-replicas-to-write", 0)
+        assert not client.post(RECS, json={**agreed, "consent": {"profiling": False}}).json()[
+            "degraded"
+        ]
+    server.stop()
+    with service.client() as client:
+        for method in ("GET", "PATCH"):
+            answer = client.request(method, f"/v1/users/{user}/preferences", json={})
+            assert "retry-after" in answer.headers
+            assert_problem(answer, 503)
+        answer = client.get(RECS, params={"user_id": user, "limit": 100}).json()
+        assert (answer["personalized"], answer["degraded"]) == (False, ["store"])
+        assert "i00001" not in ids_of(answer)
