@@ -109,6 +109,7 @@ def test_every_address_has_its_class() -> None:
     for path, gate in (
         ("/v1/recommendations", gates.pages),
         ("/v1/pages/home", gates.pages),
+        ("/v1/me/page", gates.pages),
         ("/v1/events", gates.events),
         ("/v1/events/segment", gates.events),
         ("/v1/orders", gates.events),
