@@ -311,9 +311,13 @@ class Catalogue:
         """
         known = self._masks.bits(key)
         if known is None:
-            self.mask(key, expression())
+            made = expression()
+            mask = self.mask(key, made)
             known = self._masks.bits(key)
-            assert known is not None
+            if known is None:
+                # It was open still, and its bits had made room for those of others.
+                self._masks.put(key, made, mask)
+                known = np.packbits(mask)
         return known
 
     def showable(self, now_s: int, kinds: frozenset[str], market: str | None = None) -> Mask:

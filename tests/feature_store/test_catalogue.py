@@ -14,6 +14,7 @@ from feature_store.catalogue_files import CatalogueFiles, merged_frame
 from feature_store.conditions import ConditionError, parse_condition
 from feature_store.errors import ArtifactError
 from feature_store.item_columns import COLUMNS, as_catalogue_frame, columns_of, stub_columns
+from feature_store.masks import MAX_MASKS
 from feature_store.schema import Item, ItemId
 from feature_store.store import Store
 
@@ -213,3 +214,16 @@ async def test_a_hole_is_not_given_again(tmp_path: Path, store: Store) -> None:
     loaded = files.load()
     assert await store.catalogue.restore(loaded.catalogue, loaded.sequence)
     assert await store.catalogue.rows_of(["d", "e"]) == [3, 4]
+
+
+def test_bits_are_found_when_more_masks_were_asked_for_than_are_kept() -> None:
+    """What is still open has lost its bits: thousands of customers hide as many brands."""
+    catalogue = Catalogue.from_item_ids([f"i{number}" for number in range(20)])
+
+    def bits(name: int) -> list[int]:
+        found = catalogue.bits(f"brand:{name}", lambda: pl.col("item_id") == f"i{name}")
+        return np.flatnonzero(np.unpackbits(found, count=20)).tolist()
+
+    names = [*range(20), *range(20, MAX_MASKS + 40)]
+    for name in (*names, *range(30), *names):
+        assert bits(name) == ([name] if name < 20 else [])
