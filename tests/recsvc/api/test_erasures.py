@@ -22,7 +22,7 @@ from tests.recsvc.api.service import Service, assert_problem, event, ids_of, run
 from tests.recsvc.signing import Backend
 
 RECS = "/v1/recommendations"
-WAIT_S = 40.0
+WAIT_S = 80.0
 
 
 @pytest.fixture(scope="module")
