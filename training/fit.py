@@ -285,6 +285,7 @@ def _fit_together(
     rows, scores = fit_together(
         bought["basket"].to_numpy(),
         bought["row"].to_numpy(),
+        bought["person"].to_numpy(),
         n_items=n_items,
         k=k,
         shrinkage=config.together_shrinkage,

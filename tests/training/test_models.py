@@ -167,29 +167,64 @@ def test_repeat_of_nothing() -> None:
 
 
 def test_together_known_answers() -> None:
-    baskets = np.array([1, 1, 2, 2, 2, 3, 3, 4, 9, 9])
-    rows = np.array([0, 1, 0, 1, 1, 0, 2, 2, 1, 3])
-    found, scores = fit_together(baskets, rows, n_items=4, k=2, shrinkage=1.0)
-    # 0 and 1 met twice; every other pair once, which is no evidence. A basket of one is no basket.
+    baskets = np.array([1, 1, 2, 2, 2, 3, 3, 4, 9, 9, 10, 10])
+    rows = np.array([0, 1, 0, 1, 1, 0, 2, 2, 1, 3, 0, 1])
+    people = np.array([7, 7, 8, 8, 8, 7, 7, 7, 8, 8, 9, 9])
+    found, scores = fit_together(baskets, rows, people, n_items=4, k=2, shrinkage=1.0)
+    # Three people had 0 and 1; every other pair was one person's. A basket of one is no basket.
     assert found.tolist() == [[1, -1], [0, -1], [-1, -1], [-1, -1]]
-    expected = 2 / np.sqrt((3 + 1) * (3 + 1))
+    expected = 3 / np.sqrt((4 + 1) * (4 + 1))
     assert scores[:, 0] == pytest.approx([expected, expected, 0, 0])
+
+
+@pytest.mark.parametrize("n_people", [1, 2, 3, 4])
+def test_together_of_few_people_says_nothing(n_people: int) -> None:
+    """However often they bought it: it would tell what one of them bought."""
+    baskets = np.repeat(np.arange(40), 2)
+    people = baskets % n_people
+    found, _ = fit_together(baskets, np.tile([0, 1], 40), people, n_items=2, k=1, shrinkage=1.0)
+    assert found.tolist() == ([[1], [0]] if n_people >= 3 else [[-1], [-1]])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=80, unique=True
+    ),
+    st.integers(1, 5),
+)
+def test_together_is_what_counting_finds(lines: list[tuple[int, int]], n_people: int) -> None:
+    baskets, rows = np.array(lines).T
+    found, scores = fit_together(baskets, rows, baskets % n_people, n_items=7, k=6, shrinkage=2.0)
+    held = {basket: {row for one, row in lines if one == basket} for basket, _ in lines}
+    held = {basket: items for basket, items in held.items() if len(items) > 1}
+    n_held = [sum(row in items for items in held.values()) for row in range(7)]
+    for row in range(7):
+        expected = {}
+        for other in set(range(7)) - {row}:
+            both = [basket for basket, items in held.items() if {row, other} <= items]
+            if len({basket % n_people for basket in both}) >= 3:
+                product = (n_held[row] + 2) * (n_held[other] + 2)
+                expected[other] = len(both) / np.sqrt(product)
+        mine = {int(one): float(score) for one, score in zip(found[row], scores[row], strict=True)}
+        mine.pop(-1, None)
+        assert mine == pytest.approx(expected)
 
 
 def test_together_keeps_the_best_and_ties_fall_by_row() -> None:
     baskets = np.repeat(np.arange(4), 4)
     rows = np.tile([3, 1, 2, 0], 4)
-    found, scores = fit_together(baskets, rows, n_items=4, k=2, shrinkage=10.0)
+    found, scores = fit_together(baskets, rows, baskets, n_items=4, k=2, shrinkage=10.0)
     assert found.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
     assert (scores > 0).all()
 
 
 def test_together_of_nothing() -> None:
     none = np.zeros(0, dtype=np.int64)
-    found, scores = fit_together(none, none, n_items=2, k=3, shrinkage=1.0)
+    found, scores = fit_together(none, none, none, n_items=2, k=3, shrinkage=1.0)
     assert found.tolist() == [[-1] * 3] * 2
     assert scores.sum() == 0
-    assert fit_together(none, none, n_items=2, k=0, shrinkage=1.0)[0].shape == (2, 0)
+    assert fit_together(none, none, none, n_items=2, k=0, shrinkage=1.0)[0].shape == (2, 0)
 
 
 @given(
@@ -215,8 +250,6 @@ def test_similar_is_what_brute_force_finds(n_items: int, k: int, seed: int) -> N
     found, scores = fit_similar(factors, buyers, k=k, n_threads=2)
     lengths = np.linalg.norm(factors, axis=1)
     base = (buyers >= 3) & (lengths > 0)
-    if base.sum() <= k:
-        base = lengths > 0
     directions = factors / np.maximum(lengths, 1e-12)[:, None]
     cosines = directions @ directions.T
     np.fill_diagonal(cosines, -1)

@@ -13,6 +13,7 @@ F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 
 MIN_BUYERS = 3
+"""So many different people must be behind the direction of an item that is shown as similar."""
 _BLOCK_ROWS = 512
 _MAX_GROUP = 16
 _LEAST_COSINE = np.float32(1e-6)
@@ -33,8 +34,8 @@ def fit_similar(
     item_factors : ndarray of float32, shape (n, d)
         Item factors.
     buyers : ndarray of int, shape (n,)
-        People behind each item's factors. An item with fewer than three is nobody's neighbour,
-        unless that leaves too few: its direction is that of one basket.
+        People behind each item's factors. An item with fewer than three is nobody's neighbour: its
+        direction is that of one person, and would tell what else that one bought.
     k : int
         Neighbours kept.
     n_threads : int
@@ -55,8 +56,6 @@ def fit_similar(
     norms = np.linalg.norm(item_factors, axis=1, keepdims=True)
     directions = item_factors / np.maximum(norms, np.float32(1e-12))
     base = np.flatnonzero((buyers >= MIN_BUYERS) & (norms[:, 0] > 0)).astype(np.int32)
-    if len(base) <= k:
-        base = np.flatnonzero(norms[:, 0] > 0).astype(np.int32)
     if len(base) == 0 or k == 0:
         return neighbours, scores
     nearest = _Nearest(directions, base, k + 1)
