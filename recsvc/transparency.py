@@ -18,7 +18,7 @@ from feature_store.signals import (
 )
 from feature_store.state import HOT_ITEMS
 from recsvc.follows import FOLLOW_WEIGHT, HALF_LIFE
-from recsvc.placements import Placement
+from recsvc.placements import BUILT_IN, Placement
 from recsvc.settings import Settings
 from recsvc.snapshot import Snapshot
 from recsvc.words import Words
@@ -165,10 +165,17 @@ class _Teller:
         ]
         return self._say(
             "placement",
-            title=placement.title or placement.name,
+            title=self._title(placement),
             sources=self._told.joined(sources),
             more=" ".join(self._more_of(placement)),
         )
+
+    def _title(self, placement: Placement) -> str:
+        """Return what a list is called: in the shop's own words, or else in the language."""
+        ours, key = BUILT_IN.get(placement.name), f"modules.{placement.name}"
+        if ours is not None and ours.title == placement.title and key in self._told:
+            return self._told.text(key)
+        return placement.title or placement.name
 
     def _more_of(self, placement: Placement) -> Iterator[str]:
         for name in ("diversity", "freshness"):
