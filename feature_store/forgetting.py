@@ -159,6 +159,8 @@ class Forgetting:
             # One of them may have signed in again in between: the link would still name the person.
             for visitor in await self._linked(person, known.journal) if erase else ():
                 counts += await self._forget(visitor, by, 0, erase=True)
+            # What happens after this returns is new: it must not have the millisecond of the cut.
+            await asyncio.sleep(0.002)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"not everything is forgotten: {error}") from error
         if people is not None:

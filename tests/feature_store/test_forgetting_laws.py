@@ -139,8 +139,6 @@ async def check(url: str, actions: list[Any], folder: Path) -> None:
     model = Model()
     for action in actions:
         await obey(store, model, action)
-        # The clock must tell what came before from what came after.
-        await asyncio.sleep(0.0015)
     for visitor, user in model.link.items():
         await store.merger.merge(user[2:], visitor[2:], now())
     items = [f"i{number}" for number in range(5)]
