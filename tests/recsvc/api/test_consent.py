@@ -76,7 +76,7 @@ def ann(service: Service, login: Backend) -> Iterator[tuple[str, httpx.Client]]:
 # --- Global Privacy Control ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["get", "post", "events", "preferences", "patch"])
+@pytest.mark.parametrize("how", ["get", "post", "page", "events", "preferences", "patch"])
 def test_an_objecting_browser_is_obeyed_and_remembered_with_a_token(
     ann: tuple[str, httpx.Client], client: httpx.Client, how: str
 ) -> None:
@@ -88,6 +88,9 @@ def test_an_objecting_browser_is_obeyed_and_remembered_with_a_token(
         case "post":
             answer = browser.post(RECS, json={}, headers=GPC)
             assert not answer.json()["personalized"]
+        case "page":
+            answer = browser.get("/v1/me/page", headers=GPC)
+            assert not [one for one in answer.json()["modules"] if one["personalized"]]
         case "events":
             looked = {**event(user, "i00009", type="view"), "user_id": None}
             answer = browser.post("/v1/events", json=looked, headers=GPC)
