@@ -59,6 +59,8 @@ async def work(store: Store, data_dir: Path, progress: Progress = silent) -> lis
         before; they go on the next time.
     StoreUnavailableError
         If the server does not answer.
+    OSError
+        If a file cannot be read or written.
     """
     jobs = [job for job in await store.erasures.jobs() if _is_ready(job)]
     # While a rebuild is not finished the archive takes nothing.
@@ -68,9 +70,8 @@ async def work(store: Store, data_dir: Path, progress: Progress = silent) -> lis
     try:
         if waiting:
             await _clear_files(store, data_dir, waiting, progress)
-    except RecsvcError as error:
-        for job in waiting:
-            await store.erasures.fail(job.erasure_id, str(error))
+    except (RecsvcError, OSError) as error:
+        await store.erasures.fail({job.erasure_id for job in waiting}, str(error))
         raise
     # What names people stands in the server's files until they are written anew. Those that another
     # pass clears meanwhile are not finished by this one.
@@ -224,7 +225,7 @@ def main() -> int:
     asked = orjson.loads(sys.stdin.buffer.read())
     try:
         done = asyncio.run(_work(asked["url"], Path(asked["data_dir"])))
-    except RecsvcError as error:
+    except (RecsvcError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(str(done))

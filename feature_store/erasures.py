@@ -7,7 +7,7 @@ receipt names nobody, and is for ever.
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -195,10 +195,10 @@ class Erasures:
         jobs = [_job(value) for value in found]
         return sorted(jobs, key=lambda job: (job.requested_at, job.erasure_id))
 
-    async def fail(self, erasure_id: str, error: str) -> None:
-        """Note why a job is not done."""
+    async def fail(self, erasure_ids: Collection[str], error: str) -> None:
+        """Note why some jobs are not done."""
         for job in await self.jobs():
-            if job.erasure_id == erasure_id:
+            if job.erasure_id in erasure_ids:
                 await self.update(replace(job, error=error))
 
     async def update(self, job: Job) -> None:
