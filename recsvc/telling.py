@@ -32,7 +32,9 @@ class Teller:
         """Return a point as a sentence."""
         if point.kind in ("category", "brand"):
             how = "bought" if point.bought else "seen"
-            items = self.words.titles([self.title(row) for row in point.because])
+            # Variants often share a title.
+            titles = dict.fromkeys(self.title(row) for row in point.because)
+            items = self.words.titles([*titles])
             return self._text(f"profile.{point.kind}_{how}", name=point.name, items=items)
         if point.kind == "segment":
             return self._segment(point.name)
