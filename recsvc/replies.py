@@ -165,9 +165,7 @@ def replied(
         raise InvalidRequestError(
             *(FieldError("#/option_ids", f"{one.pointer}: {one.detail}") for one in error.errors)
         ) from error
-    update: dict[str, Any] = {}
-    if reply.disliked is not None:
-        update["disowned"] = _with_disowned(after, reply.disliked, now)
+    update = _outdone(after, reply, now)
     if not any(one.question_id == reply.question_id for one in after.answered):
         answered = (*after.answered, Answered(question_id=reply.question_id, at=now))
         update["answered"] = tuple(sorted(answered, key=lambda one: one.question_id))
@@ -180,9 +178,16 @@ def _is_hidden(preferences: Preferences, option: Option) -> bool:
     return covers("categories", preferences.hidden_categories, option.name)
 
 
-def _with_disowned(preferences: Preferences, option: Option, now: datetime) -> tuple[Disowned, ...]:
-    others = [
-        one for one in preferences.disowned if (one.kind, one.name) != (option.kind, option.name)
-    ]
-    said = Disowned(kind=option.kind, name=option.name, at=now)
-    return tuple(sorted((*others, said), key=lambda one: (one.kind, one.name)))
+def _outdone(preferences: Preferences, reply: Reply, now: datetime) -> dict[str, Any]:
+    """Return what an answer changes of what was said against it before: the last word counts."""
+    spoken_of = {(option.kind, option.name) for option in reply.liked}
+    update: dict[str, Any] = {}
+    if (option := reply.disliked) is not None:
+        spoken_of.add((option.kind, option.name))
+        for field in ("interests", _FOLLOWED[option.kind]):
+            update[field] = getattr(preferences, field) - {option.name}
+    kept = [one for one in preferences.disowned if (one.kind, one.name) not in spoken_of]
+    if option is not None:
+        kept.append(Disowned(kind=option.kind, name=option.name, at=now))
+    update["disowned"] = tuple(sorted(kept, key=lambda one: (one.kind, one.name)))
+    return update

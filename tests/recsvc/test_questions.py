@@ -314,6 +314,24 @@ def test_an_answer_is_remembered_once(shop: Snapshot) -> None:
     assert known.followed_categories == {"Pets"}
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_the_last_word_counts(shop: Snapshot, is_new: bool) -> None:
+    (pets,) = _reply(shop, "Pets").liked
+    yes, no = Reply(pets.single_id, (pets,)), Reply(pets.single_id, disliked=pets)
+
+    def say(said: Preferences, *replies: Reply) -> Preferences:
+        for reply in replies:
+            said = replied(said, reply, NOW, "customer", "opt_out", is_new=is_new)
+        return said
+
+    liked, disliked = say(NO_PREFERENCES, no, yes), say(NO_PREFERENCES, yes, no)
+    assert liked == say(NO_PREFERENCES, yes)
+    assert disliked == say(NO_PREFERENCES, no)
+    assert liked.interests | liked.followed_categories == {"Pets"}
+    assert not disliked.interests | disliked.followed_categories
+    assert [one.name for one in disliked.disowned] == ["Pets"]
+
+
 def test_nothing_is_kept_of_who_refuses(shop: Snapshot) -> None:
     question = ask(shop)
     for refusing in (
