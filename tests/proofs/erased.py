@@ -118,10 +118,13 @@ class Proof:
                 self._took("filling")
                 self._copies(settings)
                 self._erase(service, server)
-            self._search("erased", server, self._data)
-            self._took("searching")
-            self._next_training(settings, server)
-            self._roll_back(server)
+                self._search("erased", server, self._data)
+                self._took("searching")
+                self._next_training(settings, server)
+                self._roll_back(service)
+            # What the workers still had in memory is in files now.
+            self._search("rolled back", server, self._data)
+            self._took("roll-back")
             asyncio.run(rebuild(server.url, self._data, force=True))
             self._search("rebuilt", server, self._data)
             self._took("rebuild")
@@ -267,17 +270,15 @@ class Proof:
         self._search("trained", server, self._data)
         self._took("next training")
 
-    def _roll_back(self, server: EmbeddedServer) -> None:
+    def _roll_back(self, service: Service) -> None:
         """Let the older model serve; pages are of others, for a page names whom it was for."""
-        with self._service(server) as service, service.client() as client:
+        with service.client() as client:
             assert client.post("/v1/models/rollback").status_code == 200
             for number in self._others[:50]:
                 answer = client.get("/v1/recommendations", params={"user_id": user(number)})
                 assert answer.status_code == 200
             for number in self._gone[:50]:
                 assert client.get(f"/v1/users/{user(number)}").status_code == 404
-        self._search("rolled back", server, self._data)
-        self._took("roll-back")
 
     def _restored(self) -> None:
         """Lose everything; the backup is from before, and was told."""

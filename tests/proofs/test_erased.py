@@ -9,7 +9,7 @@ from tests.proofs.erased import prove
 
 @pytest.mark.timeout(240)
 def test_nothing_is_left_of_the_erased_and_nothing_is_gone_of_others(tmp_path: Path) -> None:
-    outcome = prove(tmp_path, n_people=200, n_erased=20, train=False)
+    outcome = prove(tmp_path, n_people=150, n_erased=20, train=False)
     assert not any(outcome.left.values()), outcome
     assert set(outcome.left) == {"erased", "trained", "rolled back", "rebuilt", "restored"}
     assert not outcome.changed_people, outcome
