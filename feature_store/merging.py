@@ -49,7 +49,7 @@ from feature_store.held import AHEAD
 from feature_store.links import ROW_TYPE, Link, linked_digest, read_link
 from feature_store.people import person_change
 from feature_store.person_values import Value, added, comparing, touched
-from feature_store.preferences import document_of, merged, read_preferences
+from feature_store.preferences import UNREADABLE, document_of, merged, read_preferences
 from feature_store.schema import format_time, person_of
 from feature_store.state import join, unpack
 
@@ -300,6 +300,9 @@ class Merger:
         if chosen is None:
             return values, b""
         mine = read[keys.preferences(user)]
+        if read_preferences(mine) is UNREADABLE:
+            # What cannot be read is not written over; the log has what the visitor chose.
+            return values, b""
         both = _joined(mine, chosen, sealed_ms)
         new = orjson.dumps(both, option=_SORTED) if both else b""
         values.append(Value(keys.preferences(user), mine, new))

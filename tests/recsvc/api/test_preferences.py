@@ -21,6 +21,7 @@ from tests.recsvc.signing import Backend
 
 MINE = "/v1/me/preferences"
 RECS = "/v1/recommendations"
+REFUSED = {"consent": {"profiling": False}}
 ALLOWED_A_MINUTE = Settings.model_fields["public_events_per_minute"].default
 DEFAULTS: dict[str, Any] = {
     "hidden_items": [],
@@ -387,6 +388,10 @@ def test_nothing_is_written_over_what_cannot_be_read(
             client.get(theirs(user)),
         ):
             assert "cannot be read" in assert_problem(answer, 409)["detail"]
+        assert redis.get(keys.preferences(f"u:{user}")) == broken
+        who = {"anonymous_id": visitor()}
+        client.post("/v1/events", json={**event("x", "i00004"), "user_id": None, **who, **REFUSED})
+        assert client.post(theirs(user).replace("preferences", "merge"), json=who).json()["merged"]
         assert redis.get(keys.preferences(f"u:{user}")) == broken
         answer = client.get(RECS, params={"user_id": user, "limit": 100}).json()
         assert (answer["personalized"], answer["degraded"]) == (False, ["preferences"])
