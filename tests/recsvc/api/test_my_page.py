@@ -149,6 +149,18 @@ def test_the_default_is_by_stage(
         assert not any(one["personalized"] for one in page["modules"])
 
 
+@pytest.mark.parametrize("path", [MINE, "/v1/pages/home"])
+def test_an_objection_that_comes_with_a_page_is_remembered(
+    client: httpx.Client, anyone: httpx.Client, login: Backend, path: str
+) -> None:
+    headers = signed_in(login, buyer(client))
+    assert filled(anyone.get(path, headers=headers))["personalized"]
+    for sent in ({**headers, "Sec-GPC": "1"}, headers):
+        assert not filled(anyone.get(path, headers=sent))["personalized"]
+    consent = anyone.get(PREFERENCES, headers=headers).json()["consent"]
+    assert consent["profiling"] is False
+
+
 def test_who_is_not_profiled_has_their_modules_with_what_everybody_sees(
     client: httpx.Client, anyone: httpx.Client, login: Backend
 ) -> None:
