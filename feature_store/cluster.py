@@ -193,6 +193,11 @@ class ClusterClient:
             raise RedisConnectionError(f"no node of the cluster takes a script: {outcomes}")
         return loaded[0]
 
+    async def primaries(self) -> "list[redis.asyncio.Redis]":
+        """Return a client for each node that holds keys."""
+        await self._look_around()
+        return [self._client(node) for node in self._cluster.get_primaries()]
+
     async def aclose(self) -> None:
         """Close all connections."""
         clients, self._clients = self._clients, {}
