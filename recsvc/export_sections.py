@@ -132,7 +132,7 @@ SECTIONS = (
         "Technical memory",
         "Counters and digests: how many ids of recent events are remembered (as digests, from which"
         " the ids cannot be read), how many events a browser sent this minute, which imports were"
-        " added, and whether an index names the person.",
+        " added, and whether an index or the demo's list of examples names the person.",
         "So that an event that is sent twice counts once, and nobody floods the shop with events.",
         ("kind", "of", "name", "count"),
     ),

@@ -320,3 +320,23 @@ def test_every_key_of_one_person_is_in_one_slot() -> None:
     assert first_key(("EVALSHA", "sha", 2, "k1", "k2", "argument")) == "k1"
     assert first_key(("MGET", "k1", "k2")) == "k1"
     assert first_key(("TIME",)) is None
+
+
+async def test_all_that_is_held_of_somebody_is_read_from_every_node(store: Store) -> None:
+    user, visitor = "u:held 1", "a:visitor of held 1"
+    seen = bought("held 1", 2, user_id=None, anonymous_id="visitor of held 1")
+    await store.events.append([bought("held 1", 1), seen])
+    profile = {"external_ids": {"one": "1", "two": "2"}}
+    await store.people.update("profile", user, lambda _: profile, "test")
+    await store.merger.merge("held 1", "visitor of held 1", datetime.now(UTC))
+    waiting = await store.holdings.waiting_events("held 1", ())
+    assert sorted(event["type"] for event in waiting.events) == ["merge", "purchase", "purchase"]
+    assert waiting.visitors == {"visitor of held 1"}
+    held = await store.holdings.read(user, ["no import"])
+    assert held.external_ids == (("one", "1"), ("two", "2"))
+    assert held.state.counts.tolist() == [1, 1]
+    assert (held.documents["profile"], held.indexed) == (profile, True)
+    assert list(held.visitors) == [visitor]
+    assert await store.holdings.user_of(visitor) == user
+    changes = await store.holdings.waiting_changes([user, visitor])
+    assert [change["kind"] for change in changes] == ["profile"]
