@@ -38,11 +38,18 @@ async def rewrite_files(redis: "Redis", timeout_s: float = TIMEOUT_S) -> Outcome
     """
     try:
         outcomes = {await _rewrite(node, timeout_s) for node in await _nodes(redis)}
-    except (NoPermissionError, ResponseError):
-        return "not allowed"  # a server that somebody else runs for us
     except (RedisError, OSError) as error:
+        if _is_forbidden(error):
+            return "not allowed"
+        # Also when a rewrite of the server's own came in between: asked again, it succeeds.
         raise StoreUnavailableError(f"the server's files are not rewritten: {error}") from error
     return "rewritten" if "rewritten" in outcomes else "not kept"
+
+
+def _is_forbidden(error: Exception) -> bool:
+    """Tell whether a server that somebody else runs for us does not know, or allow, a command."""
+    unknown = isinstance(error, ResponseError) and "unknown command" in str(error).lower()
+    return unknown or isinstance(error, NoPermissionError)
 
 
 async def _nodes(redis: Any) -> list[Any]:
