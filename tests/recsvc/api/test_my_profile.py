@@ -244,6 +244,9 @@ def test_a_visitor_has_a_profile_until_they_sign_in(
         assert page.post("/v1/events", json=seen).json()["accepted"] == 1
         profile = page.get(PROFILE, params={"anonymous_id": visitor}).json()
         point = points(profile, "category")["Pets > Shelf 1"]
+        asking_first = {"Access-Control-Request-Method": "DELETE"}
+        preflight = page.options(f"{PROFILE}/{point['point_id']}", headers=asking_first)
+        assert preflight.headers["access-control-allow-methods"] == "DELETE"
         assert_problem(page.get(PROFILE), 422, "#/anonymous_id")
         assert_problem(page.get(PROFILE, params={"anonymous_id": "short"}), 422, "#/anonymous_id")
         assert customer(user).post("/v1/me/merge", json={"anonymous_id": visitor}).json()["merged"]
