@@ -246,13 +246,10 @@ class PersonExport:
                 yield {"kind": "in the index of people", "of": of, "name": "", "count": 1}
             if one.link is not None:
                 yield {"kind": "link to the user", "of": of, "name": one.link[2:], "count": 1}
-        example = self._sources.data_dir / "demo.json"
-        if (
-            example.exists()
-            and self.wanted.user_id in orjson.loads(example.read_bytes())["user_ids"]
-        ):
-            of = self.wanted.user_id
-            yield {"kind": "example of the demo", "of": of, "name": example.name, "count": 1}
+        example, user_id = self._sources.data_dir / "demo.json", self.wanted.user_id
+        if example.exists() and user_id in orjson.loads(example.read_bytes())["user_ids"]:
+            row = {"kind": "example of the demo", "of": user_id, "name": example.name, "count": 1}
+            yield row
 
     def _delivered(self) -> Iterator[Row]:
         for one in Deliveries(self._sources.data_dir).all():
