@@ -98,7 +98,7 @@ async def obey(store: Store, model: Model, action: Any) -> None:
     if what == "append":
         person, kind = more
         whose = {"u": "user", "a": "visitor"}[person[0]]
-        said = {"item_id": None} if kind is EventType.SEARCH else {}
+        said: dict[str, Any] = {"item_id": None} if kind is EventType.SEARCH else {}
         model.happened.append(did(len(model.happened), type=kind, **{whose: person[2:]}, **said))
         what, more = "again", [0]
     if what == "again":
@@ -127,8 +127,8 @@ async def obey(store: Store, model: Model, action: Any) -> None:
             model.forget(more[0], erase=False)
     else:
         person, refuses = more
-        said = {"consent": {"profiling": False}} if refuses else None
-        await store.people.update("preferences", person, lambda _: said, "test")
+        choice = {"consent": {"profiling": False}} if refuses else None
+        await store.people.update("preferences", person, lambda _: choice, "test")
         target = model.link.get(person, person)
         (model.refusing.add if refuses else model.refusing.discard)(target)
 

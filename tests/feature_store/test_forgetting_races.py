@@ -161,7 +161,7 @@ async def test_whose_events_are_kept(
 
 async def test_a_site_that_asks_first_keeps_nothing_of_who_never_answered(store: Store) -> None:
     asking = await Store.open(store.url, profiling="opt_in")
-    allowed = {"consent": {"profiling": True}}
+    allowed: dict[str, Any] = {"consent": {"profiling": True}}
     result = await asking.events.append([did(1, user="eve"), did(2, user="eve", **allowed)])
     assert (result.accepted, result.withheld) == (1, 1)
     await asking.people.update("preferences", "u:eve", having(**allowed), "eve")
