@@ -140,13 +140,7 @@ def recommend(
     )
     allowed = rules.permit(allowed)
     query.allowed = allowed
-    narrow = (
-        request.filter is not None
-        or placement.filter is not None
-        or rules.is_narrow
-        or hides_anything(preferences)
-        or placement.kinds != PRODUCTS
-    )
+    narrow = rules.is_narrow or _forbids_much(placement, request, preferences)
     stages = Stages(query, placement, rules, fatigue, narrow=narrow)
     if rules.arranges:
         chosen = arrange(stages, query, allowed, skip + limit, rules, elsewhere.groups)
@@ -159,6 +153,17 @@ def recommend(
 
 
 _NO_ROWS = np.zeros(0, dtype=np.int32)
+
+
+def _forbids_much(
+    placement: Placement, request: RecommendationRequest, preferences: Preferences
+) -> bool:
+    return (
+        request.filter is not None
+        or placement.filter is not None
+        or hides_anything(preferences)
+        or placement.kinds != PRODUCTS
+    )
 
 
 def allowed_mask(
