@@ -27,7 +27,7 @@ _GROWTH, _POPULARITY, _COLLABORATIVE, _AFFINITY = map(
 )
 _PSEUDO = 2.0
 """Pseudo-purchases of both affinities."""
-_ROUNDING = 1e-3
+_ROUNDING = np.float32(1e-3)
 
 
 class Counted(NamedTuple):
@@ -128,12 +128,36 @@ def own_losses(query: Query, rows: Ints, features: F32) -> F32:
     bounds: F32 = losses - _most_as_new(query, rows)
     unsure = [at for at, bound in enumerate(bounds.tolist()) if bound <= 0]
     if unsure:
-        bounds[unsure] = losses[unsure] - _as_new(query, rows[unsure])
+        bounds[unsure] = _surely(query, rows[unsure], losses[unsure])
     return bounds
 
 
+def _surely(query: Query, rows: Ints, losses: F32) -> F32:
+    """Return `own_losses` of those items that the cheapest bound leaves open."""
+    weights, affinity = query.weights, float(query.weights[_AFFINITY])
+    losses = losses - weights[_POPULARITY] * _popularity(query, rows)
+    losses -= weights[_COLLABORATIVE] * _log_scores(_scores_without(query, rows))
+    if affinity >= 0 and query.topics is None:
+        bounds: F32 = losses - affinity * _most_affinity(query, rows)
+        if min(bounds.tolist()) > 0:
+            return bounds
+    losses -= affinity * _affinity_without(_counted(query, rows), rows)
+    return losses
+
+
+def _most_affinity(query: Query, rows: Ints) -> F32:
+    """Return what the affinity is at most: all purchases are of the item's category."""
+    model = query.snapshot.model
+    # A share may be a little above 1.
+    most: F32 = _ROUNDING - np.log(model.category_share[model.category_codes[rows]])
+    return most
+
+
 def _most_as_new(query: Query, rows: Ints) -> F32 | float:
-    """Return what `_as_new` does at most; infinity where there is no simple bound."""
+    """Return what bought items would score at most if they were new, but for their growth.
+
+    Infinity where there is no simple bound.
+    """
     model, folded = query.snapshot.model, query.folded
     _, popularity, collaborative, affinity = query.weights[_GROWTH:].tolist()
     all_known = len(query.known_history[0]) == len(query.history.rows)
@@ -147,18 +171,8 @@ def _most_as_new(query: Query, rows: Ints) -> F32 | float:
     scores[scores > 1] = np.inf
     most: F32 = collaborative * _log_scores(scores)
     most += popularity * model.constants[model_rows, 1]
-    # At most all purchases are of its category; its share may be a little above 1.
-    most -= affinity * (np.log(model.category_share[model.category_codes[rows]]) - _ROUNDING)
+    most += affinity * _most_affinity(query, rows)
     return most
-
-
-def _as_new(query: Query, rows: Ints) -> F32:
-    """Return what bought items would score if they were new, but for their growth, which stays."""
-    weights = query.weights
-    scores: F32 = weights[_POPULARITY] * _popularity(query, rows)
-    scores += weights[_COLLABORATIVE] * _log_scores(_scores_without(query, rows))
-    scores += weights[_AFFINITY] * _affinity_without(_counted(query, rows), rows)
-    return scores
 
 
 def page_losses(query: Query, source: str, rows: Ints, *, retrieved: bool) -> F32:
