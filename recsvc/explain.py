@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.signals import FEATURES
 from recsvc.engine import Response
 from recsvc.features import FEATURE_GROUPS, GROUPS
 from recsvc.filling import WEIGHED
@@ -37,6 +38,9 @@ _GROUP_SUMS = np.stack([group == FEATURE_GROUPS for group in range(1, len(GROUPS
     np.float32
 )
 """Sums features to the groups after `repeat`, shape (len(GROUPS) - 1, len(FEATURES))."""
+
+
+_TASTE = FEATURES.index("collaborative")
 
 
 class Reason(NamedTuple):
@@ -150,8 +154,40 @@ def _name_blended(response: Response, places: list[int], found: list[str]) -> li
         return []
     most = by_group.max(axis=0)
     by_follow = lifts[positions] - lifts[others].mean()
-    lifted = (lifts[positions] > 0) & (by_follow > most)
+    lifted = (lifts[positions] > 0) & (
+        (by_follow > most) | _brought(response, candidates, positions)
+    )
     return [at for at, is_lifted in zip(new, lifted.tolist(), strict=True) if is_lifted]
+
+
+def _brought(
+    response: Response, candidates: Candidates, positions: list[int]
+) -> npt.NDArray[np.bool_]:
+    """Tell which items of a blend would not be in the list if nothing was followed or named.
+
+    Parameters
+    ----------
+    response : Response
+        The list.
+    candidates : Candidates
+        Of the blend.
+    positions : list of int
+        Of some of them.
+    """
+    query = response.query
+    features, lifts = candidates.features, candidates.lifts
+    assert features is not None
+    assert lifts is not None
+    plain = candidates.scores - lifts
+    if query.start is not None:
+        # What somebody said of themselves is all in this one.
+        plain = plain - features[_TASTE] * query.weights[_TASTE]
+    rivals = plain if query.allowed is None else plain[query.allowed[candidates.rows]]
+    n = response.skip + len(response.chosen)
+    if len(rivals) <= n:
+        return np.zeros(len(positions), dtype=bool)
+    brought: npt.NDArray[np.bool_] = plain[positions] < np.partition(rivals, -n)[-n]
+    return brought
 
 
 def _lifted_by(shown: F32, new: F32, weights: F32) -> F32:

@@ -193,6 +193,17 @@ def test_who_is_interested_and_new_is_told_in_what(shop: Snapshot) -> None:
     assert {one.followed for one in named} == {("Taste 2",)}
 
 
+def test_what_a_follow_brought_to_a_stranger_says_so(shop: Snapshot) -> None:
+    plain = set(rows_of(ask(shop, Preferences(), EMPTY_STATE)))
+    response = ask(shop, follow("Food > Taste 2"), EMPTY_STATE)
+    brought = 0
+    for row, reason in zip(rows_of(response), reasons(response), strict=True):
+        if row not in plain and row % N_TASTES == 2:
+            assert (reason.code, reason.followed) == ("followed", ("Food > Taste 2",))
+            brought += 1
+    assert brought >= 5
+
+
 def test_a_change_of_the_catalogue_is_followed_at_once(shop: Snapshot) -> None:
     said = follow(brands=("Small",))
     assert read_follows(shop, said).best(None).tolist() == [SMALL]
