@@ -170,8 +170,7 @@ def measure(snapshot: Snapshot, subject: Subject, shop: Shop, people: int) -> li
                 return replace(read_follows(snapshot, said), logs=logs)
 
             setattr(recsvc.engine, "read_follows", lifted)  # noqa: B010
-            lists, fresh = {}, {}
-            shares = []
+            lists, fresh, shares = {}, {}, []
             for at, names in asked.items():
                 known = np.unique(subject.states[at].rows).astype(np.int64)
                 state = EMPTY_STATE if case == "stranger" else hot_of(subject.states[at])
