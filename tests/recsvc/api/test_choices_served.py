@@ -1,0 +1,79 @@
+"""What somebody chooses shows in the next answer of any worker, and in what is recorded of it."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from feature_store.embedded import EmbeddedServer
+from tests.recsvc.api.service import Service, event, ids_of
+
+RECS = "/v1/recommendations"
+
+
+@pytest.fixture(scope="module")
+def two(pair: tuple[Service, EmbeddedServer]) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+    """Two connections to a service of two workers."""
+    with pair[0].client() as one, pair[0].client() as other:
+        yield one, other
+
+
+def ask(client: httpx.Client, **query: Any) -> dict[str, Any]:
+    response = client.get(RECS, params={"limit": 20, **query})
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def buyer(client: httpx.Client) -> str:
+    """Return a user who bought some items of one taste."""
+    user = f"follower-{time.monotonic_ns():020d}"
+    for number in (3, 9, 15, 21):
+        client.post("/v1/events", json=event(user, f"i{number:05}")).raise_for_status()
+    return user
+
+
+def choose(client: httpx.Client, user: str, **patch: Any) -> None:
+    client.patch(f"/v1/users/{user}/preferences", json=patch).raise_for_status()
+
+
+def test_a_follow_is_seen_by_the_other_worker_and_says_what_is_followed(
+    two: tuple[httpx.Client, httpx.Client],
+) -> None:
+    one, other = two
+    user = f"follower-of-one-{time.monotonic_ns():020d}"
+    choose(one, user, followed_brands=["Brand 1"])
+    followed = [
+        item
+        for item in ask(other, user_id=user, fields="brand")["items"]
+        if item["reason"]["code"] == "followed"
+    ]
+    assert followed
+    for item in followed:
+        assert item["reason"]["followed"] == [item["item"]["brand"]] == ["Brand 1"]
+    choose(other, user, personalization=False)
+    for client in (one, other):
+        found = ask(client, user_id=user)
+        assert not found["personalized"]
+        assert "followed" not in {item["reason"]["code"] for item in found["items"]}
+        assert ids_of(found) == ids_of(ask(client))
+
+
+def test_who_refuses_is_in_no_record(two: tuple[httpx.Client, httpx.Client]) -> None:
+    one, other = two
+    for refused in ({"consent": {"profiling": False}}, {"consent": {"analytics": False}}):
+        user = buyer(one)
+        before = ask(one, user_id=user)
+        choose(one, user, **refused)
+        after = ask(other, user_id=user)
+        assert after["user_id"] == user
+        records = [one.get(f"{RECS}/{each['recommendation_id']}") for each in (before, after)]
+        assert [record.status_code for record in records] == [200, 200]
+        assert [record.json()["user_id"] for record in records] == [user, None]
+        assert user in records[0].text
+        assert user not in records[1].text
+        assert records[0].json()["history"]
+        assert records[1].json()["history"] == []
+        assert after["personalized"] is ("analytics" in refused["consent"])
