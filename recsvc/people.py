@@ -147,7 +147,8 @@ async def scan_users(
         If the server does not answer.
     """
     parts = {field.split(".")[1] for field in fields if field.startswith("user.")}
-    kinds = [kind for kind, held in _HELD_IN.items() if not parts.isdisjoint(held)] or list(_HELD_IN)
+    kinds = [kind for kind, held in _HELD_IN.items() if not parts.isdisjoint(held)]
+    kinds = kinds or list(_HELD_IN)
     async for batch in store.people.scan(kinds, SLICE):
         users = [one for one in batch if one[0].startswith(_USER_PREFIX)]
         said: Sequence[Mapping[str, Any]] = [_NOTHING] * len(users)
