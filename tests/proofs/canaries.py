@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ EVENTS, IMPORTED = 10, 11
 """Of each person: by the API, and by a file."""
 FIRST = datetime(2026, 10, 1, tzinfo=UTC)
 _AT_ONCE = 4
+GIVE_UP_S = 60.0
 
 Event = dict[str, Any]
 
@@ -146,7 +148,7 @@ class Filling:
     def _merges(self) -> None:
         def merge(client: httpx.Client, number: int) -> None:
             body = {"anonymous_id": visitor(number)}
-            _good(client.post(f"/v1/users/{user(number)}/merge", json=body))
+            ask(client, "POST", f"/v1/users/{user(number)}/merge", json=body)
 
         self._each(merge, [number for number in self._people if merges(number)])
 
@@ -194,14 +196,14 @@ class Filling:
         def choose(client: httpx.Client, number: int) -> None:
             path = f"/v1/users/{user(number)}/preferences"
             hidden = {"hidden_brands": [value("h", number)], "consent": {"profiling": True}}
-            _good(client.patch(path, json=hidden))
-            _good(client.get("/v1/recommendations", params={"user_id": user(number)}))
+            ask(client, "PATCH", path, json=hidden)
+            ask(client, "GET", "/v1/recommendations", params={"user_id": user(number)})
 
         self._each(choose, [number for number in self._people if chooses(number)])
 
     def _post(self, path: str, documents: list[Any]) -> None:
         def send(client: httpx.Client, start: int) -> None:
-            answer = _good(client.post(path, json=documents[start : start + 500]))
+            answer = ask(client, "POST", path, json=documents[start : start + 500])
             assert not answer.json()["rejected"], answer.text[:500]
 
         self._each(send, list(range(0, len(documents), 500)))
@@ -223,9 +225,15 @@ def each(service: Service, work: Callable[[httpx.Client, int], None], numbers: l
             done.result()
 
 
-def _good(answer: httpx.Response) -> httpx.Response:
-    assert answer.status_code in (200, 202), f"{answer.status_code}: {answer.text[:500]}"
-    return answer
+def ask(client: httpx.Client, method: str, path: str, **more: Any) -> httpx.Response:
+    """Ask until there is an answer: on a busy machine the service may say "not now"."""
+    deadline_s = time.monotonic() + GIVE_UP_S
+    while True:
+        answer = client.request(method, path, **more)
+        if answer.status_code not in (429, 503) or time.monotonic() > deadline_s:
+            assert answer.status_code in (200, 202), f"{answer.status_code}: {answer.text[:500]}"
+            return answer
+        time.sleep(0.1)
 
 
 def numbers_of(found: Iterable[str]) -> Iterator[int]:

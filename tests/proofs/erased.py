@@ -37,7 +37,7 @@ from recsvc.commands import backup as backup_command
 from recsvc.commands import importing_users
 from recsvc.commands.customers import store_computed
 from recsvc.settings import Settings
-from tests.proofs.canaries import Filling, each, event_of, needles, numbers_of, user, visitor
+from tests.proofs.canaries import Filling, ask, each, event_of, needles, numbers_of, user, visitor
 from tests.proofs.erased_checks import logged_events, people_of, wait_until_archived
 from tests.proofs.erased_traffic import Traffic
 from tests.proofs.searching import Place, search_folder, search_server
@@ -181,8 +181,7 @@ class Proof:
         receipts: list[str] = []
 
         def erase(client: httpx.Client, number: int) -> None:
-            answer = client.delete(f"/v1/users/{user(number)}")
-            assert answer.status_code == 202, answer.text
+            answer = ask(client, "DELETE", f"/v1/users/{user(number)}")
             receipts.append(answer.json()["erasure_id"])
             traffic.gone.append(number)
 
@@ -211,7 +210,7 @@ class Proof:
             while waiting:
                 assert time.monotonic() < deadline_s, f"{len(waiting)} erasures are not done"
                 for erasure_id in sorted(waiting)[:20]:
-                    receipt = client.get(f"/v1/erasures/{erasure_id}").json()
+                    receipt = ask(client, "GET", f"/v1/erasures/{erasure_id}").json()
                     if receipt["state"] == "done":
                         waiting.discard(erasure_id)
                         kinds = {one["kind"] for one in receipt["delivered"]}
@@ -273,10 +272,9 @@ class Proof:
     def _roll_back(self, service: Service) -> None:
         """Let the older model serve; pages are of others, for a page names whom it was for."""
         with service.client() as client:
-            assert client.post("/v1/models/rollback").status_code == 200
+            ask(client, "POST", "/v1/models/rollback")
             for number in self._others[:50]:
-                answer = client.get("/v1/recommendations", params={"user_id": user(number)})
-                assert answer.status_code == 200
+                ask(client, "GET", "/v1/recommendations", params={"user_id": user(number)})
             for number in self._gone[:50]:
                 assert client.get(f"/v1/users/{user(number)}").status_code == 404
 
@@ -300,12 +298,12 @@ class Proof:
             late = event_of(number, 7) | {"event_id": f"later-{number}"}
             old = {**late, "user_id": None, "anonymous_id": visitor(number)}
             gone = [late, old] if number % 5 == 0 else [late]
-            answer = client.post("/v1/events", json=gone).json()
+            answer = ask(client, "POST", "/v1/events", json=gone).json()
             self.outcome.refused_late += answer["accepted"] == 0
             fresh = {**event_of(number, 0), "event_id": f"new-{number}", "user_id": user(number)}
             fresh |= {"timestamp": now.isoformat(), "anonymous_id": None}
-            answer = client.post("/v1/events", json=fresh).json()
-            known = client.get(f"/v1/users/{user(number)}").json()
+            answer = ask(client, "POST", "/v1/events", json=fresh).json()
+            known = ask(client, "GET", f"/v1/users/{user(number)}").json()
             is_new = known["counts"] == {"purchase": 1} and not known["attributes"]
             self.outcome.accepted_new += answer["accepted"] == 1 and is_new
 
