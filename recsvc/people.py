@@ -11,7 +11,12 @@ from feature_store.catalogue import Catalogue
 from feature_store.conditions import Scope
 from feature_store.feedback import read_feedback
 from feature_store.people import Kind
-from feature_store.preferences import Preferences
+from feature_store.preferences import (
+    Preferences,
+    ProfilingDefault,
+    profiling_allowed,
+    read_preferences,
+)
 from feature_store.store import Store, UserContext
 from recsvc.disowned import disowned_in, disowned_segments
 from recsvc.needs import Needs
@@ -131,7 +136,8 @@ async def scan_users(
 ) -> AsyncIterator[list[tuple[str, dict[str, Any]]]]:
     """Yield every user who has a document, some at a time, as conditions see them.
 
-    Between two slices others get the event loop. Users of whom nothing but events is known, newer
+    Who may not be profiled belongs to no segment and is left out. Between two slices others get
+    the event loop. Users of whom nothing but events is known, newer
     than the last training, have no document.
 
     Parameters
@@ -149,8 +155,15 @@ async def scan_users(
     parts = {field.split(".")[1] for field in fields if field.startswith("user.")}
     kinds = [kind for kind, held in _HELD_IN.items() if not parts.isdisjoint(held)]
     kinds = kinds or list(_HELD_IN)
+    if "preferences" not in kinds:
+        kinds.append("preferences")
     async for batch in store.people.scan(kinds, SLICE):
-        users = [one for one in batch if one[0].startswith(_USER_PREFIX)]
+        users = [
+            one
+            for one in batch
+            if one[0].startswith(_USER_PREFIX)
+            and _may_profile(one[1].get("preferences"), store.profiling)
+        ]
         said: Sequence[Mapping[str, Any]] = [_NOTHING] * len(users)
         if "feedback" in parts:
             contexts = await asyncio.gather(*(store.load_context(one) for one, _ in users))
@@ -169,3 +182,10 @@ async def scan_users(
             for (person, documents), facts in zip(users, said, strict=True)
         ]
         await asyncio.sleep(0)
+
+
+def _may_profile(preferences: Mapping[str, Any] | None, default: ProfilingDefault) -> bool:
+    """Tell what ``consenting.may_profile`` does when nobody asks for anything."""
+    if preferences is None:
+        return default == "opt_out"
+    return profiling_allowed(read_preferences(orjson.dumps(preferences)), default)

@@ -103,3 +103,24 @@ async def test_members_and_segments_are_two_sides_of_the_same(store: Store) -> N
         "stage_new": ["u:c0"],
         "stage_active": ["u:c1"],
     }
+
+
+async def test_who_may_not_be_profiled_belongs_to_no_segment(store: Store) -> None:
+    await fill(store, {"unasked": "new", "refuses": "new", "agrees": "new", "off": "new"})
+    said: dict[str, Document] = {
+        "u:refuses": {"consent": {"profiling": False}},
+        "u:agrees": {"consent": {"profiling": True}},
+        "u:off": {"consent": {"profiling": True}, "personalization": False},
+    }
+    await store.people.put_many("preferences", dict(said), "test")
+
+    async def members() -> set[str]:
+        new = BUILT_IN["stage_new"]
+        return {one async for batch in members_of(store, new) for one in batch}
+
+    assert await members() == {"unasked", "agrees"}
+    counted = await SegmentCounter(store).counts({"stage_new": BUILT_IN["stage_new"]})
+    assert counted is not None
+    assert counted.members["stage_new"] == 2
+    store.profiling = "opt_in"
+    assert await members() == {"agrees"}
