@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from feature_store.preferences import profiling_allowed
 from feature_store.store import Store
 from recsvc.people import SLICE, document_of, scan_users
 from recsvc.segments import Segment, SegmentBody, SegmentIndex, segments_of
@@ -168,6 +169,8 @@ async def segments_now(
             *(store.load_context(person, documents=True) for person in part)
         )
         for person, context in zip(part, contexts, strict=True):
+            if not profiling_allowed(context.preferences, store.profiling):
+                continue
             for name in index.segments_of(document_of(context)):
                 found.setdefault(name, []).append(person)
     return found
