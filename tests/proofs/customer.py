@@ -286,7 +286,9 @@ class Customer:
         """Hide an item for a while; some of them end soon."""
         item_id = self._rng.choice(ITEMS)
         lasts = timedelta(seconds=self._rng.choice([10.0, 20.0, 3600.0]))
-        until = format_time(datetime.now(UTC) + lasts)
+        ends = datetime.now(UTC) + lasts
+        # A whole number of milliseconds: what is less is not stored, and a time has one spelling.
+        until = format_time(ends.replace(microsecond=ends.microsecond // 1000 * 1000))
         until_s = datetime.fromisoformat(until).timestamp()
         added = {"snoozed": {"add": [{"item_id": item_id, "until": until}]}}
         self.shop.marketers.wanted.append(item_id)

@@ -56,7 +56,8 @@ def theirs(user: str) -> str:
 
 
 def ahead(**lengths: float) -> str:
-    return format_time(datetime.now(UTC) + timedelta(**lengths))
+    at = datetime.now(UTC) + timedelta(**lengths)
+    return format_time(at.replace(microsecond=at.microsecond // 1000 * 1000))
 
 
 @pytest.fixture(scope="module")
