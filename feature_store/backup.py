@@ -17,20 +17,20 @@ from typing import Any
 
 import orjson
 
-from feature_store.deliveries import (
+from feature_store.errors import ArtifactError, UserError
+from feature_store.event_log import EventLog
+from feature_store.files import locked, make_folder, sha256_of, sync_file, sync_folder, write_json
+from feature_store.forgetting.deliveries import (
     DELIVERIES,
     ERASURES,
     Deliveries,
     merge_erasures,
     read_erasures,
 )
-from feature_store.errors import ArtifactError, UserError
-from feature_store.event_log import EventLog
-from feature_store.files import locked, make_folder, sha256_of, sync_file, sync_folder, write_json
+from feature_store.forgetting.scrubbing import scrub_forgotten
 from feature_store.ingest.run import LOCK_WAIT_S
 from feature_store.ingest.table import Progress, silent
 from feature_store.schema import format_time
-from feature_store.scrubbing import scrub_forgotten
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1

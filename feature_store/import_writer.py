@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 from feature_store import keys, scripts
 from feature_store.errors import StoreUnavailableError
 from feature_store.facts import PersonFacts, fact_frame, people_of, person_column
-from feature_store.forgetting import Forgetting
-from feature_store.forgotten import Cut
+from feature_store.forgetting.ledger import Cut
+from feature_store.forgetting.server import Forgetting
 from feature_store.impressions import HOUR_S, NO_IMPRESSIONS
 from feature_store.merging import Merger
 from feature_store.person_values import added, comparing, touched

@@ -43,9 +43,9 @@ from redis.exceptions import RedisError
 from feature_store import impressions, keys, scripts
 from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
 from feature_store.facts import PersonFacts
-from feature_store.forgetting import Forgetting
-from feature_store.forgotten import epoch_ms
-from feature_store.held import AHEAD
+from feature_store.forgetting.held import AHEAD
+from feature_store.forgetting.ledger import epoch_ms
+from feature_store.forgetting.server import Forgetting
 from feature_store.links import ROW_TYPE, Link, linked_digest, read_link
 from feature_store.people import person_change
 from feature_store.person_values import Value, added, comparing, touched

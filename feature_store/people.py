@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from feature_store import external_ids, keys, scripts
 from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
-from feature_store.guards import Guard, Salts
+from feature_store.forgetting.guards import Guard, Salts
 from feature_store.person_documents import (
     KINDS,
     Document,

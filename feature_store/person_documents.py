@@ -7,7 +7,7 @@ from typing import Any, Literal
 import orjson
 
 from feature_store import keys
-from feature_store.guards import Guard, Salts
+from feature_store.forgetting.guards import Guard, Salts
 from feature_store.person_values import Value, comparing
 from feature_store.schema import format_time
 

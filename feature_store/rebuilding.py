@@ -28,18 +28,18 @@ from feature_store.change_store import CATALOGUE
 from feature_store.cluster import connect
 from feature_store.compaction import arrived_at
 from feature_store.documents import NAME as SITE
-from feature_store.erasures import NAME as RECEIPTS
 from feature_store.errors import ConflictError, UserError
 from feature_store.event_log import EVENT_LOG_SCHEMA, EventLog, scan_files
 from feature_store.files import write_json
-from feature_store.forgotten import NO_CUT, Cut, kept_changes, ledger_of, read_ledger
+from feature_store.forgetting.erasures import NAME as RECEIPTS
+from feature_store.forgetting.ledger import NO_CUT, Cut, kept_changes, ledger_of, read_ledger
+from feature_store.forgetting.scrubbing import scrub_forgotten
 from feature_store.ingest.run import KIND as IMPORT_KIND
 from feature_store.ingest.run import LOCK_WAIT_S
 from feature_store.ingest.table import Progress, silent
 from feature_store.merging import ROW_TYPE, linked_digest, merged_people
 from feature_store.people import NAME as PEOPLE
 from feature_store.schema import person_of
-from feature_store.scrubbing import scrub_forgotten
 from feature_store.store import Store
 
 GROUP_ROWS = 1_000_000

@@ -23,8 +23,8 @@ from redis.exceptions import RedisError
 from feature_store import keys, scripts
 from feature_store.errors import OverloadedError, StoreUnavailableError
 from feature_store.facts import PersonFacts, facts_of_events
-from feature_store.forgotten import Cut, epoch_ms
-from feature_store.guards import Guard, Salts
+from feature_store.forgetting.guards import Guard, Salts
+from feature_store.forgetting.ledger import Cut, epoch_ms
 from feature_store.links import linked_digest
 from feature_store.merging import Merger
 from feature_store.person_values import Value, added, comparing, touched
@@ -279,7 +279,7 @@ class StateWriter:
         preferences = read_preferences(known.preferences)
         if profiling_allowed(preferences, self._profiling):
             return wanted
-        # As for answers (``recsvc.consenting``): what a visitor's browser says now is newer.
+        # As for answers: what a visitor's browser says now is newer.
         never_asked = preferences.consent.profiling is None
         if not preferences.personalization or not (delivery.person.startswith("a:") or never_asked):
             return [False] * len(wanted)

@@ -19,10 +19,10 @@ from feature_store.cluster import connect
 from feature_store.cluster_reader import reader_of
 from feature_store.consents import refusing
 from feature_store.documents import DocumentStore, read_head
-from feature_store.erasures import Erasures
 from feature_store.errors import StoreUnavailableError
-from feature_store.forgetting import Forgetting
-from feature_store.holdings import HoldingsReader
+from feature_store.forgetting.erasures import Erasures
+from feature_store.forgetting.server import Forgetting
+from feature_store.holdings.server import HoldingsReader
 from feature_store.import_writer import ImportWriter
 from feature_store.impressions import NO_IMPRESSIONS, Impressions
 from feature_store.impressions import unpack as unpack_impressions

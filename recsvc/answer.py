@@ -5,11 +5,11 @@ from typing import Any
 
 from feature_store.signals import FEATURES
 from recsvc.engine import Response
-from recsvc.explain import Reason, reasons
+from recsvc.explaining.explain import Reason, reasons
+from recsvc.explaining.words import Words, words
 from recsvc.filling import Chosen
 from recsvc.markets import market_of
 from recsvc.requests import RecommendationRequest
-from recsvc.words import Words, words
 
 MAX_SKIP = 0xFFFF
 

@@ -16,11 +16,11 @@ from feature_store.impressions import NO_IMPRESSIONS, Impressions
 from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
 from recsvc.arranging import arrange
-from recsvc.disowned import owned
+from recsvc.customer.disowned import owned
+from recsvc.customer.follows import read_follows
+from recsvc.customer.hiding import hidden, hides_anything
 from recsvc.fatigue import RESTED, read_fatigue
 from recsvc.filling import NOWHERE, Chosen, Elsewhere, Stages, fill, with_rule_ids
-from recsvc.follows import read_follows
-from recsvc.hiding import hidden, hides_anything
 from recsvc.history import read_history
 from recsvc.markets import market_of
 from recsvc.placements import PRODUCTS, Placement

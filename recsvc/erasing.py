@@ -3,10 +3,10 @@
 import time
 
 from feature_store.archiver import LEASE_S
-from feature_store.erasing import SETTLE_S, work_apart
 from feature_store.errors import ConflictError
+from feature_store.forgetting.erasing import SETTLE_S, work_apart
 from feature_store.store import Store
-from recsvc.consenting import Remembered
+from recsvc.customer.consenting import Remembered
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics, get_logger
 

@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from recsvc.customer.follows import FOLLOWED_SOURCES, Follows
 from recsvc.diversity import varied
 from recsvc.fatigue import TIRING_SOURCES, Fatigue
-from recsvc.follows import FOLLOWED_SOURCES, Follows
 from recsvc.freshness import Freshness
 from recsvc.placements import Placement
 from recsvc.rules import ActiveRules

@@ -11,7 +11,7 @@ from feature_store.feedback import read_feedback
 from feature_store.people import KINDS
 from feature_store.schema import EVENT_TYPE_CODES, format_time, person_of
 from feature_store.state import UserState, items_of
-from recsvc.disowned import disowned_in
+from recsvc.customer.disowned import disowned_in
 from recsvc.people import person_document
 from recsvc.segments import segments_of
 from recsvc.worker import Worker

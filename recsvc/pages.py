@@ -21,6 +21,7 @@ from recsvc.auth import Principal
 from recsvc.checks import FieldError
 from recsvc.decisions import DecisionRecorder
 from recsvc.engine import Response
+from recsvc.explaining.words import Words, words
 from recsvc.filling import NOWHERE, PINNED, Elsewhere
 from recsvc.page_documents import BUILT_IN, ME, STAGES, UNKNOWN, Module, Page
 from recsvc.placements import BUILT_IN as PLACEMENTS
@@ -28,7 +29,6 @@ from recsvc.requests import RecommendationRequest
 from recsvc.site import Site
 from recsvc.snapshot import Snapshot
 from recsvc.telemetry import Metrics
-from recsvc.words import Words, words
 from recsvc.worker import Worker
 
 OWN = {

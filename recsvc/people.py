@@ -18,7 +18,7 @@ from feature_store.preferences import (
     read_preferences,
 )
 from feature_store.store import Store, UserContext
-from recsvc.disowned import disowned_in, disowned_segments
+from recsvc.customer.disowned import disowned_in, disowned_segments
 from recsvc.needs import Needs
 from recsvc.requests import RecommendationRequest
 from recsvc.segments import DISOWNED, Segment, segments_of

@@ -21,7 +21,7 @@ from feature_store.schema import (
 )
 from feature_store.state import EMPTY_STATE, UserState, fold, split
 from recsvc.checks import BadValueError, check_context
-from recsvc.disowned import disowned_segments
+from recsvc.customer.disowned import disowned_segments
 from recsvc.people import consent_of, person_document
 
 KIND = "persona"

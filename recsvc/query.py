@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.fold_in import FoldedUser
-from recsvc.follows import NO_FOLLOWS, Follows
+from recsvc.customer.follows import NO_FOLLOWS, Follows
 from recsvc.history import History
 from recsvc.placements import PRODUCTS
 from recsvc.snapshot import Snapshot

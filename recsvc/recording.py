@@ -9,7 +9,7 @@ from feature_store.preferences import Saying
 from feature_store.schema import Event, person_of
 from feature_store.state_writer import AppendResult
 from feature_store.store import Store
-from recsvc.hearing import hear, sayings_of
+from recsvc.customer.hearing import hear, sayings_of
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
 

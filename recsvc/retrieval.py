@@ -18,9 +18,9 @@ from feature_store.fold_in import FoldIn
 from feature_store.mapped import MappedArray
 from feature_store.signals import FEATURES
 from recsvc.cold_items import ColdItems, no_cold_items, place
+from recsvc.customer.named import Bits, Name
 from recsvc.join import Join
 from recsvc.kinds import KindView, view_of
-from recsvc.named import Bits, Name
 from recsvc.placements import BUILT_IN, PRODUCTS
 from recsvc.starts import Starts
 from recsvc.topics import Topics, topics_of

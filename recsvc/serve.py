@@ -17,10 +17,10 @@ from feature_store.errors import UserError
 from feature_store.store import Store
 from recsvc.auth import load_secret
 from recsvc.commands.session import server_url
+from recsvc.explaining.words import read_library
 from recsvc.pool import Pool
 from recsvc.settings import Settings
 from recsvc.telemetry import MULTIPROCESS_ENV, configure_logging, get_logger
-from recsvc.words import read_library
 
 log = get_logger()
 

@@ -20,7 +20,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.content import EVERY, attribute_tokens, token_hash, token_hashes
 from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.signals import FEATURES
-from recsvc.named import Name, bits_of, covered, followed_names
+from recsvc.customer.named import Name, bits_of, covered, followed_names
 from recsvc.topics import paths_of_codes
 
 F32 = npt.NDArray[np.float32]

@@ -27,12 +27,13 @@ from recsvc.audiences import SegmentCounter
 from recsvc.auth import Principal
 from recsvc.chores import every
 from recsvc.compacting import LOOK_EVERY_S, Compacting
-from recsvc.consenting import Decided, Decision, Remembered, decide, may_profile
 from recsvc.continued import continued
+from recsvc.customer.consenting import Decided, Decision, Remembered, decide, may_profile
+from recsvc.customer.hearing import remember
 from recsvc.decisions import FLUSH_S, SEAL_EVERY_S, DecisionRecorder, Sealing
 from recsvc.erasing import LOOK_EVERY_S as LOOK_FOR_ERASURES_S
 from recsvc.erasing import Erasing
-from recsvc.hearing import remember
+from recsvc.explaining.words import read_library, speak
 from recsvc.keeping import SnapshotKeeper
 from recsvc.key_table import POLL_S, Authenticator
 from recsvc.recording import Recording
@@ -41,7 +42,6 @@ from recsvc.settings import Settings
 from recsvc.snapshot import SnapshotHolder
 from recsvc.telemetry import Metrics, get_logger
 from recsvc.warming import warm_up
-from recsvc.words import read_library, speak
 
 HEARTBEAT_S = 1.0
 ARCHIVE_AGAIN_S = 1.0

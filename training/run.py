@@ -19,7 +19,7 @@ from feature_store.change_log import ChangeLog
 from feature_store.consent_log import consenting
 from feature_store.errors import ConflictError, UserError
 from feature_store.event_log import EventLog
-from feature_store.forgotten import read_ledger
+from feature_store.forgetting.ledger import read_ledger
 from feature_store.preferences import ProfilingDefault
 from feature_store.registry import ModelRegistry
 from feature_store.schema import format_time

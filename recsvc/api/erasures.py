@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from feature_store.erasures import Receipt
 from feature_store.errors import NotFoundError
+from feature_store.forgetting.erasures import Receipt
 from feature_store.schema import Id
 from recsvc.api.http import AnyWorker, PathId, actor, asking, secured
 from recsvc.api.me import refuse_user_id

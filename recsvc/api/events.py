@@ -25,7 +25,7 @@ from recsvc.api.http import (
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import EventsAccepted, FieldProblem, RejectedEvent
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.consenting import gpc_refusal, said_by
+from recsvc.customer.consenting import gpc_refusal, said_by
 from recsvc.public_keys import check_event, filled_in, is_withheld, refuse_other
 from recsvc.requests import load_json
 from recsvc.worker import Worker

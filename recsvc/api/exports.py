@@ -16,8 +16,8 @@ from recsvc.api.openapi import responses
 from recsvc.api.schemas import Document
 from recsvc.auth import ForbiddenError
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.export_documents import as_html, as_json
-from recsvc.exporting import Sources, open_export
+from recsvc.exports.documents import as_html, as_json
+from recsvc.exports.exporting import Sources, open_export
 from recsvc.public_keys import check_visitor_id
 from recsvc.worker import Worker
 

@@ -38,6 +38,7 @@ from recsvc.api.rules import READING, WRITING
 from recsvc.api.schemas import RecommendationBody
 from recsvc.auth import require
 from recsvc.checks import BadValueError, FieldError, InvalidRequestError, check_name
+from recsvc.explaining.words import library
 from recsvc.page_documents import (
     BUILT_IN,
     KIND,
@@ -51,7 +52,6 @@ from recsvc.pages import answer_page
 from recsvc.placement_documents import read_placements
 from recsvc.public_keys import question_of
 from recsvc.requests import OF_ONE_LIST, RecommendationRequest, load_json, parse_query
-from recsvc.words import library
 from recsvc.worker import Worker
 
 router = APIRouter()

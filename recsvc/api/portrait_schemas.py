@@ -7,7 +7,7 @@ from pydantic import Field
 from feature_store.preferences import Email, Purpose
 from feature_store.schema import Timestamp
 from recsvc.api.schemas import Document
-from recsvc.portrait import Kind
+from recsvc.customer.portrait import Kind
 
 
 class NamedItem(Document):

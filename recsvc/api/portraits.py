@@ -15,13 +15,13 @@ from recsvc.api.openapi import responses
 from recsvc.api.portrait_schemas import PointRemoved, PointRestored, ProfileDocument
 from recsvc.api.preferences import Mine, Theirs, Whose
 from recsvc.auth import ForbiddenError
-from recsvc.consenting import gpc_refusal, may_profile
-from recsvc.naming import Naming
-from recsvc.portrait import Point, Portrait, Signal, consents, point_id, put_back
-from recsvc.portrait import without as without_point
+from recsvc.customer.consenting import gpc_refusal, may_profile
+from recsvc.customer.portrait import Point, Portrait, Signal, consents, point_id, put_back
+from recsvc.customer.portrait import without as without_point
+from recsvc.customer.telling import Teller
+from recsvc.explaining.naming import Naming
+from recsvc.explaining.words import Words, library, words
 from recsvc.requests import RecommendationRequest
-from recsvc.telling import Teller
-from recsvc.words import Words, library, words
 from recsvc.worker import Worker
 
 router = APIRouter()

@@ -14,9 +14,9 @@ from recsvc.api.openapi import body_of, responses
 from recsvc.api.preference_schemas import PreferencesDocument, TasteForgotten
 from recsvc.auth import ForbiddenError
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.choice_patches import LIMITS, PreferencesPatch, read_patch
-from recsvc.choices import MAX_SOURCE_LENGTH, changed, is_restriction, lasting
-from recsvc.consenting import gpc_refusal, unreadable, why_profiled
+from recsvc.customer.choices import MAX_SOURCE_LENGTH, changed, is_restriction, lasting
+from recsvc.customer.consenting import gpc_refusal, unreadable, why_profiled
+from recsvc.customer.patches import LIMITS, PreferencesPatch, read_patch
 from recsvc.pages import check_modules
 from recsvc.public_keys import check_visitor_id
 from recsvc.requests import load_json

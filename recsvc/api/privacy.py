@@ -16,9 +16,9 @@ from recsvc.api.portraits import InWords
 from recsvc.api.revisions import etag, expected_revision
 from recsvc.api.schemas import Document
 from recsvc.checks import InvalidRequestError
+from recsvc.explaining.transparency import as_page, transparency
 from recsvc.privacy import ID, KIND, PrivacyBody
 from recsvc.requests import load_json
-from recsvc.transparency import as_page, transparency
 from recsvc.worker import Worker
 
 router = APIRouter(tags=["privacy"])

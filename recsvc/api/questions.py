@@ -25,11 +25,9 @@ from recsvc.api.preferences import Mine
 from recsvc.api.schemas import Document
 from recsvc.auth import ForbiddenError
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.disowned import owned
-from recsvc.history import read_history
-from recsvc.naming import Naming
-from recsvc.question_bank import Bank, BankKeeper
-from recsvc.questions import (
+from recsvc.customer.disowned import owned
+from recsvc.customer.question_bank import Bank, BankKeeper
+from recsvc.customer.questions import (
     CONSENT,
     FREQUENCIES,
     MAIL,
@@ -41,10 +39,12 @@ from recsvc.questions import (
     askable,
     next_question,
 )
-from recsvc.replies import read_reply, replied
+from recsvc.customer.replies import read_reply, replied
+from recsvc.explaining.naming import Naming
+from recsvc.explaining.words import Words
+from recsvc.history import read_history
 from recsvc.requests import load_json
 from recsvc.snapshot import Snapshot
-from recsvc.words import Words
 
 router = APIRouter(tags=["me"])
 

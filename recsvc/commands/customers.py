@@ -8,7 +8,7 @@ import orjson
 import polars as pl
 
 from feature_store.errors import RecsvcError
-from feature_store.forgotten import epoch_ms
+from feature_store.forgetting.ledger import epoch_ms
 from feature_store.store import Store
 from recsvc.commands.output import note, say, stdout, table
 from recsvc.commands.session import with_store

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from feature_store.archiver import LEASE_S
-from feature_store.erasing import work
 from feature_store.errors import ConflictError, StoreUnavailableError, UserError
+from feature_store.forgetting.erasing import work
 from feature_store.schema import check_id
 from feature_store.store import Store
 from recsvc.commands.output import ProgressReport, note, say, table, write_json

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from feature_store.catalogue import Catalogue
 from feature_store.catalogue_files import CatalogueFiles
-from feature_store.deliveries import Deliveries
 from feature_store.errors import UserError
+from feature_store.forgetting.deliveries import Deliveries
 from feature_store.schema import check_id
 from feature_store.store import Store
 from recsvc.commands.importing_users import replaced
 from recsvc.commands.output import note, write_json
 from recsvc.commands.session import with_store
-from recsvc.export_documents import as_html
-from recsvc.export_documents import as_json as json_of
-from recsvc.exporting import Sources, open_export
+from recsvc.exports.documents import as_html
+from recsvc.exports.documents import as_json as json_of
+from recsvc.exports.exporting import Sources, open_export
 from recsvc.segments import read_segments
 from recsvc.settings import Settings
 

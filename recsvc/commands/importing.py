@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from feature_store.deliveries import Deliveries
 from feature_store.errors import UserError
 from feature_store.event_log import EventLog
 from feature_store.files import make_folder
+from feature_store.forgetting.deliveries import Deliveries
 from feature_store.ingest.amounts import Decimals
 from feature_store.ingest.events import TYPE_NAMES, EventOptions
 from feature_store.ingest.fold import store_fold

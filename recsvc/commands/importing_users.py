@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import orjson
 
-from feature_store.deliveries import Deliveries
 from feature_store.errors import UserError
+from feature_store.forgetting.deliveries import Deliveries
 from feature_store.ingest.mapping import USER_FIELDS, parse_map
 from feature_store.ingest.source import find_sources
 from feature_store.ingest.table import RejectLog

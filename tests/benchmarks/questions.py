@@ -14,7 +14,7 @@ three            of what they bought twice or more, and more of than everybody, 
 Lists of 20 are made by the engine that
 serves, after no answer and after 1, 2 and 3. Ways to choose the questions:
 
-best             what ``recsvc/questions.py`` asks
+best             what ``recsvc/customer/questions.py`` asks
 random_options   the same kind of question, inside the same department, about other options
 random           any question of the bank about any options of it
 
@@ -41,12 +41,12 @@ import orjson  # noqa: E402
 
 from feature_store.preferences import NO_PREFERENCES, Preferences  # noqa: E402
 from feature_store.state import EMPTY_STATE  # noqa: E402
+from recsvc.customer.question_bank import Bank, Form, Option  # noqa: E402
+from recsvc.customer.questions import MOST_OPTIONS, Known, Question, askable, next_question  # noqa: E402
+from recsvc.customer.replies import Reply, replied  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402
+from recsvc.explaining.naming import Naming  # noqa: E402
 from recsvc.history import read_history  # noqa: E402
-from recsvc.naming import Naming  # noqa: E402
-from recsvc.question_bank import Bank, Form, Option  # noqa: E402
-from recsvc.questions import MOST_OPTIONS, Known, Question, askable, next_question  # noqa: E402
-from recsvc.replies import Reply, replied  # noqa: E402
 from recsvc.requests import RecommendationRequest  # noqa: E402
 from recsvc.snapshot import Snapshot  # noqa: E402
 from tests.benchmarks.cold_items import Shop, read_shop  # noqa: E402

@@ -9,10 +9,10 @@ import pytest
 
 from feature_store.archiver import Archiver
 from feature_store.backup import MANIFEST, back_up, check, restore
-from feature_store.deliveries import Deliveries, add_erasures, read_erasures
-from feature_store.erasing import work
 from feature_store.errors import ArtifactError, ConflictError, UserError
 from feature_store.event_log import EventLog
+from feature_store.forgetting.deliveries import Deliveries, add_erasures, read_erasures
+from feature_store.forgetting.erasing import work
 from feature_store.rebuilding import rebuild
 from feature_store.schema import Event, EventType, ItemId
 from feature_store.store import Store

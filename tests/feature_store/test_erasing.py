@@ -19,25 +19,25 @@ from feature_store import keys
 from feature_store.archiver import Archiver
 from feature_store.decision_log import DecisionLog, DecisionWriter
 from feature_store.embedded import EmbeddedServer
-from feature_store.erasing import work
 from feature_store.errors import ConflictError
 from feature_store.event_log import EventLog
+from feature_store.forgetting.erasing import work
+from feature_store.forgetting.server_files import rewrite_files
 from feature_store.rebuilding import rebuild
 from feature_store.schema import Event, EventType, ItemId
-from feature_store.server_files import rewrite_files
 from feature_store.store import Store
 from tests.feature_store.test_decision_log import record
 from tests.proofs.searching import Needles, search_folder
 
-PROGRAM = (sys.executable, "-m", "feature_store.erasing")
+PROGRAM = (sys.executable, "-m", "feature_store.forgetting.erasing")
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No worker runs here, so there is nothing to let settle."""
-    monkeypatch.setattr("feature_store.erasing.SETTLE_S", 0.0)
-    monkeypatch.setattr("feature_store.erasing.CLOSE_WAIT_S", 0.3)
-    monkeypatch.setattr("feature_store.erasing.LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr("feature_store.forgetting.erasing.SETTLE_S", 0.0)
+    monkeypatch.setattr("feature_store.forgetting.erasing.CLOSE_WAIT_S", 0.3)
+    monkeypatch.setattr("feature_store.forgetting.erasing.LOCK_WAIT_S", 0.1)
 
 
 def viewed(person: str, number: int = 1, visitor: str | None = None) -> Event:
@@ -188,7 +188,7 @@ async def test_who_was_killed_while_asking_is_helped(
             await store.erasures.request(f"u:{gone}", "test", tmp_path)
     assert await on_server(store, [gone])
     assert await work(store, tmp_path) == [], "it may still be at it"
-    monkeypatch.setattr("feature_store.erasing.ABANDONED_S", 0.0)
+    monkeypatch.setattr("feature_store.forgetting.erasing.ABANDONED_S", 0.0)
     assert len(await work(store, tmp_path)) == 1
     assert not found(tmp_path, [gone])
     assert not await on_server(store, [gone])

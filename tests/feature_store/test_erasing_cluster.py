@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from feature_store.archiver import Archiver
-from feature_store.erasing import work
 from feature_store.event_log import EventLog
+from feature_store.forgetting.erasing import work
 from feature_store.store import Store
 from tests.feature_store.cluster import N_NODES, Cluster
 from tests.feature_store.test_cluster import bought
@@ -16,7 +16,7 @@ from tests.proofs.searching import Needles, search_folder
 
 
 def test_people_on_every_node_are_erased(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feature_store.erasing.SETTLE_S", 0.0)
+    monkeypatch.setattr("feature_store.forgetting.erasing.SETTLE_S", 0.0)
     data, nodes = tmp_path / "data", tmp_path / "nodes"
     for folder in (data, nodes):
         folder.mkdir()

@@ -13,7 +13,7 @@ from feature_store import keys
 from feature_store.archiver import Archiver
 from feature_store.change_log import ChangeLog
 from feature_store.event_log import EventLog
-from feature_store.forgotten import (
+from feature_store.forgetting.ledger import (
     Cut,
     Ledger,
     digest_of,

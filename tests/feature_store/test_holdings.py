@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from feature_store import keys
 from feature_store.change_log import ChangeLog
-from feature_store.holdings import NOT_OF_PEOPLE, SECTIONS_OF, Wanted
-from feature_store.holdings_files import change_rows, decision_records, reject_rows
+from feature_store.holdings.files import change_rows, decision_records, reject_rows
+from feature_store.holdings.server import NOT_OF_PEOPLE, SECTIONS_OF, Wanted
 
 
 def kinds_of_keys() -> list[str]:

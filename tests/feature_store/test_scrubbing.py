@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from feature_store.change_log import ChangeLog
 from feature_store.decision_log import DecisionLog, DecisionWriter
 from feature_store.event_log import EVENT_LOG_SCHEMA, EventLog, scan_files
+from feature_store.forgetting.scrubbing import arrived_ms, merged_visitors, scrub
 from feature_store.ingest.table import Reject, RejectLog
-from feature_store.scrubbing import arrived_ms, merged_visitors, scrub
 from tests.feature_store.test_decision_log import record, write
 
 CUT = datetime(2026, 3, 1, 12, tzinfo=UTC)

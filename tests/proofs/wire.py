@@ -62,6 +62,7 @@ class Wire:
         if body is not None:
             lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
         request = "\r\n".join([*lines, "", ""]).encode() + data
+        status, found = 0, None
         for attempt in range(PATIENCE):
             status, found = await self._once(request)
             if status not in BUSY:

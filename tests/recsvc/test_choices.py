@@ -20,8 +20,8 @@ from feature_store.preferences import (
 )
 from feature_store.schema import format_time
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.choice_patches import read_patch
-from recsvc.choices import changed, consented, heard, is_restriction, lasting
+from recsvc.customer.choices import changed, consented, heard, is_restriction, lasting
+from recsvc.customer.patches import read_patch
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SOON = format_time(NOW + timedelta(hours=1))

@@ -22,7 +22,7 @@ from feature_store.state import EMPTY_STATE, UserState
 from feature_store.store import UserContext
 from recsvc.answer import answer
 from recsvc.answering import choose
-from recsvc.disowned import owned
+from recsvc.customer.disowned import owned
 from recsvc.engine import Response, recommend
 from recsvc.needs import needs_of
 from recsvc.people import document_of, scope_of

@@ -15,7 +15,7 @@ from feature_store.schema import EVENT_TYPE_CODES, EventType, Item, ItemId
 from feature_store.state import EMPTY_STATE, UserState, fold
 from recsvc import cold_items
 from recsvc.engine import Response, recommend
-from recsvc.explain import reasons
+from recsvc.explaining.explain import reasons
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
 from tests.recsvc.shop import (

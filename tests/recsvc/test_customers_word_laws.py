@@ -16,8 +16,8 @@ from feature_store.schema import ItemId, format_time
 from feature_store.state import EMPTY_STATE, UserState
 from feature_store.store import UserContext
 from recsvc.answering import Question, choose
-from recsvc.choices import changed, lasting
-from recsvc.consenting import may_profile
+from recsvc.customer.choices import changed, lasting
+from recsvc.customer.consenting import may_profile
 from recsvc.engine import Response
 from recsvc.requests import RecommendationRequest
 from recsvc.rules import CheckedRule

@@ -12,7 +12,7 @@ from feature_store.schema import ItemId
 from feature_store.state import EMPTY_STATE, UserState, pack
 from recsvc.answer import answer, new_recommendation_id, read_recommendation_id
 from recsvc.engine import recommend
-from recsvc.explain import reasons
+from recsvc.explaining.explain import reasons
 from recsvc.placements import BUILT_IN
 from recsvc.recommender import EngineRecommender
 from recsvc.requests import RecommendationRequest

@@ -7,7 +7,7 @@ from feature_store.preferences import NO_PREFERENCES
 from feature_store.schema import EVENT_TYPE_CODES, EventType
 from feature_store.state import EMPTY_STATE, UserState, fold
 from recsvc.engine import recommend
-from recsvc.explain import reasons
+from recsvc.explaining.explain import reasons
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
 from tests.recsvc.shop import DAY_S, N_ALL, N_TASTES, NOW_S, rows_of

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from feature_store.embedded import EmbeddedServer
-from feature_store.erasing import work
+from feature_store.forgetting.erasing import work
 from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.schema import ItemId
 from feature_store.store import Store
 from recsvc import erasing as module
-from recsvc.consenting import Remembered
+from recsvc.customer.consenting import Remembered
 from recsvc.erasing import Erasing
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics

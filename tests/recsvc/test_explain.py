@@ -18,7 +18,8 @@ from feature_store.schema import EVENT_TYPE_CODES, EventType, ItemId
 from feature_store.state import EMPTY_STATE, UserState, fold, hot_of
 from recsvc.answer import answer, reason_text
 from recsvc.engine import Response, recommend
-from recsvc.explain import Reason, reasons
+from recsvc.explaining.explain import Reason, reasons
+from recsvc.explaining.words import words
 from recsvc.filling import NOWHERE, Elsewhere
 from recsvc.history import read_history
 from recsvc.privacy import Privacy
@@ -28,7 +29,6 @@ from recsvc.requests import RecommendationRequest
 from recsvc.site import Site
 from recsvc.snapshot import Snapshot
 from recsvc.sources import SOURCES, blended, exact
-from recsvc.words import words
 from tests.recsvc.shop import (
     DAY_S,
     N_ALL,

@@ -13,9 +13,7 @@ from feature_store.preferences import Preferences
 from feature_store.schema import ItemId
 from feature_store.state import EMPTY_STATE, UserState
 from recsvc.answer import answer
-from recsvc.engine import Response, recommend
-from recsvc.explain import reasons
-from recsvc.follows import (
+from recsvc.customer.follows import (
     FOLLOW_WEIGHT,
     HALF_LIFE,
     LIFTED,
@@ -23,6 +21,8 @@ from recsvc.follows import (
     lifts_of,
     read_follows,
 )
+from recsvc.engine import Response, recommend
+from recsvc.explaining.explain import reasons
 from recsvc.placements import BUILT_IN, Source
 from recsvc.requests import RecommendationRequest
 from recsvc.site import Site

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recsvc.naming import Naming
+from recsvc.explaining.naming import Naming
 from tests.recsvc.shop import item_ids, make_catalogue
 
 PATHS: tuple[list[str], ...] = (

@@ -15,14 +15,14 @@ from feature_store.preferences import NO_PREFERENCES, Preferences, Snooze
 from feature_store.schema import ItemId
 from feature_store.state import EMPTY_STATE, UserState
 from feature_store.store import UserContext
+from recsvc.customer.portrait import Point, Portrait, point_id, put_back, without
+from recsvc.customer.telling import Teller
 from recsvc.engine import recommend
+from recsvc.explaining.naming import Naming
+from recsvc.explaining.words import words
 from recsvc.history import read_history
-from recsvc.naming import Naming
-from recsvc.portrait import Point, Portrait, point_id, put_back, without
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
-from recsvc.telling import Teller
-from recsvc.words import words
 from tests.recsvc.shop import NOW_S, bought, item_ids, make_catalogue, make_snapshot, write_artifact
 
 N = 60

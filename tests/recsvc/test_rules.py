@@ -15,7 +15,7 @@ from feature_store.schema import Item, ItemId
 from feature_store.state import EMPTY_STATE
 from recsvc.checks import InvalidRequestError
 from recsvc.engine import Response, recommend
-from recsvc.explain import reasons
+from recsvc.explaining.explain import reasons
 from recsvc.requests import RecommendationRequest
 from recsvc.rules import NO_RULES, CheckedRule, applicable, compile_rules, parse_rule
 from recsvc.rules.clock import Clock

@@ -9,7 +9,7 @@ import pytest
 from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
 from recsvc.engine import Response, recommend
-from recsvc.explain import reasons
+from recsvc.explaining.explain import reasons
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
 from recsvc.starts import Start

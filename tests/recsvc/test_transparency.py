@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from feature_store.documents import Document, SiteDocuments
+from recsvc.explaining.transparency import ACTIONS, as_page, transparency
+from recsvc.explaining.words import words
 from recsvc.placements import BUILT_IN, Placement, Source
 from recsvc.privacy import Privacy
 from recsvc.rules import parse_rule
@@ -15,8 +17,6 @@ from recsvc.settings import Settings
 from recsvc.site import Site, read_site
 from recsvc.snapshot import Snapshot
 from recsvc.sources import SOURCES
-from recsvc.transparency import ACTIONS, as_page, transparency
-from recsvc.words import words
 from tests.recsvc.shop import item_ids, make_catalogue, make_snapshot, write_artifact
 
 SETTINGS = Settings(data_dir=Path("unused"))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from feature_store.errors import UserError
-from recsvc.explain import CODES
-from recsvc.words import BUILT_IN, Library, check, placeholders, read_library
+from recsvc.explaining.explain import CODES
+from recsvc.explaining.words import BUILT_IN, Library, check, placeholders, read_library
 
 LIBRARY = read_library()
 ENGLISH = LIBRARY._books["en"]

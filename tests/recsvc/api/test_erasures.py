@@ -270,7 +270,7 @@ def passes(service: Service) -> list[tuple[int, int]]:
     for worker in [*workers, *(two for one in workers for two in children(one))]:
         for child in children(worker):
             command = Path(f"/proc/{child}/cmdline").read_bytes()
-            if b"feature_store.erasing" in command:
+            if b"feature_store.forgetting.erasing" in command:
                 found.append((child, worker))
     return found
 

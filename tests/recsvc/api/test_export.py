@@ -17,13 +17,13 @@ import redis
 
 from feature_store import keys
 from feature_store.embedded import EmbeddedServer
-from feature_store.holdings import SECTIONS_OF
+from feature_store.holdings.server import SECTIONS_OF
 from feature_store.ingest.users import UserOptions
 from feature_store.store import Store
 from recsvc.api.foreign import GA4_EXAMPLE, RETAIL_EXAMPLE, SEGMENT_EXAMPLE
 from recsvc.commands import exporting, importing_users
 from recsvc.commands.importing import FileOptions, event_options, run_import_events
-from recsvc.export_sections import BY_NAME
+from recsvc.exports.sections import BY_NAME
 from recsvc.settings import Settings
 from tests.proofs.searching import Needles, search_folder, search_server
 from tests.recsvc.api.browser import ORIGIN, public_key, put, secret_of

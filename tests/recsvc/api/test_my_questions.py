@@ -48,8 +48,7 @@ def asked(client: httpx.Client, **params: Any) -> Any:
     answer = client.get(QUESTIONS, params=params)
     assert answer.status_code == 200, answer.text
     assert answer.headers["cache-control"] == "private, no-store"
-    question = answer.json()["question"]
-    return question
+    return answer.json()["question"]
 
 
 def reply(

@@ -17,7 +17,7 @@ import orjson
 
 from feature_store.change_log import ChangeLog
 from feature_store.files import locked, sync_file, sync_folder, write_atomically
-from feature_store.forgotten import KIND, Ledger, ledger_of, read_ledger
+from feature_store.forgetting.ledger import KIND, Ledger, ledger_of, read_ledger
 from feature_store.people import NAME as PEOPLE
 from feature_store.schema import format_time
 

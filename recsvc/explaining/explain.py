@@ -2,8 +2,8 @@
 
 Reasons are read from the computation, not guessed after it. What sets a blended item apart from the
 other candidates names the source; and the history item that is named is the one without which the
-score would fall most (``recsvc/losses.py``). Where no item made it any higher, none is named; nor
-is one in a category that the site never names (``recsvc/naming.py``).
+score would fall most (``losses.py``). Where no item made it any higher, none is named; nor is one
+in a category that the site never names (``naming.py``).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from feature_store.signals import FEATURES
 from recsvc.engine import Response
+from recsvc.explaining.losses import blend_losses, own_losses, page_losses, vector_losses
+from recsvc.explaining.naming import Naming
 from recsvc.features import FEATURE_GROUPS, GROUPS
 from recsvc.filling import WEIGHED
-from recsvc.losses import blend_losses, own_losses, page_losses, vector_losses
-from recsvc.naming import Naming
 from recsvc.sources import Candidates
 
 F32 = npt.NDArray[np.float32]

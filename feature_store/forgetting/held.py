@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from feature_store import impressions, keys
-from feature_store.guards import Guard
+from feature_store.forgetting.guards import Guard
 from feature_store.state import unpack
 
 AHEAD = b"ahead"

@@ -20,7 +20,7 @@ from feature_store.preferences import (
 )
 from feature_store.store import Store, UserContext
 from recsvc.auth import Principal
-from recsvc.choices import consented
+from recsvc.customer.choices import consented
 from recsvc.requests import RecommendationRequest
 
 REMEMBERED = 100_000

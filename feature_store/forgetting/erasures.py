@@ -18,11 +18,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feature_store import keys
-from feature_store.deliveries import Deliveries, add_erasures
 from feature_store.errors import StoreUnavailableError
-from feature_store.forgetting import Forgetting, forgotten_entry
+from feature_store.forgetting.deliveries import Deliveries, add_erasures
+from feature_store.forgetting.server import Forgetting, forgotten_entry
+from feature_store.forgetting.server_files import Outcome, rewrite_files
 from feature_store.schema import format_time
-from feature_store.server_files import Outcome, rewrite_files
 
 NAME = "forgotten"
 """Name of the receipts in the change log."""

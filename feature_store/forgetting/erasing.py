@@ -17,12 +17,12 @@ import orjson
 
 from feature_store.archiver import Archiver
 from feature_store.decision_log import DecisionLog
-from feature_store.deliveries import Deliveries
-from feature_store.erasures import Job
 from feature_store.errors import ConflictError, RecsvcError
 from feature_store.event_log import EventLog
+from feature_store.forgetting.deliveries import Deliveries
+from feature_store.forgetting.erasures import Job
+from feature_store.forgetting.scrubbing import merged_visitors, scrub
 from feature_store.ingest.table import Progress, silent
-from feature_store.scrubbing import merged_visitors, scrub
 from feature_store.store import Store
 
 LOCK_WAIT_S = 15.0
@@ -195,7 +195,7 @@ async def work_apart(url: str, data_dir: Path) -> int:
     # The URL may hold a password, which would be seen among the arguments.
     asked = orjson.dumps({"url": url, "data_dir": str(data_dir)})
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "feature_store.erasing"),
+        *(sys.executable, "-m", "feature_store.forgetting.erasing"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

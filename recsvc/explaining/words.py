@@ -1,8 +1,8 @@
 """What customers read, by language: templates in TOML, which a shop can replace or add to.
 
-``recsvc/texts/`` has English and German. A folder of the shop's own (the setting ``words_dir``) may
-hold files of the same form: of a language that is there only what shall be different, of another
-one as much as there is; what is missing is said in English.
+``texts/`` has English and German. A folder of the shop's own (the setting ``words_dir``) may hold
+files of the same form: of a language that is there only what shall be different, of another one as
+much as there is; what is missing is said in English.
 """
 
 import re
@@ -294,7 +294,7 @@ def read_library(folder: Path | None = None) -> Library:
 
 @cache
 def _built_in() -> dict[str, dict[str, Template]]:
-    texts = files("recsvc") / "texts"
+    texts = files("recsvc.explaining") / "texts"
     return {
         language: parse(
             tomllib.loads((texts / f"{language}.toml").read_text(encoding="utf-8")), language

@@ -17,11 +17,10 @@ import orjson
 from feature_store.archiver import as_log_frame
 from feature_store.catalogue import Catalogue
 from feature_store.change_log import ChangeLog
-from feature_store.deliveries import Deliveries
 from feature_store.event_log import EventLog
 from feature_store.feedback import read_feedback
-from feature_store.holdings import OnServer, Wanted
-from feature_store.holdings_files import (
+from feature_store.forgetting.deliveries import Deliveries
+from feature_store.holdings.files import (
     change_rows,
     decision_records,
     log_rows,
@@ -29,12 +28,13 @@ from feature_store.holdings_files import (
     reject_files,
     reject_rows,
 )
+from feature_store.holdings.server import OnServer, Wanted
 from feature_store.schema import format_time
 from feature_store.store import Store
+from recsvc.customer.disowned import disowned_in
 from recsvc.decisions import decision_of
-from recsvc.disowned import disowned_in
-from recsvc.export_sections import SECTIONS
-from recsvc.export_values import (
+from recsvc.exports.sections import SECTIONS
+from recsvc.exports.values import (
     change_of,
     event_key,
     facts_of,

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.preferences import Preferences
-from recsvc.named import Bits, Name, bits_of, covered, followed_names
+from recsvc.customer.named import Bits, Name, bits_of, covered, followed_names
 from recsvc.snapshot import Snapshot
 
 F32 = npt.NDArray[np.float32]

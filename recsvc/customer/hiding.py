@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from feature_store.catalogue import Catalogue
 from feature_store.preferences import NO_PREFERENCES, Preferences
-from recsvc.named import Name, covered_by_any
+from recsvc.customer.named import Name, covered_by_any
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int32]

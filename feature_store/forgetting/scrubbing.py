@@ -26,10 +26,10 @@ import polars as pl
 from feature_store.change_log import ChangeLog
 from feature_store.compaction import arrived_at
 from feature_store.decision_log import DecisionLog
-from feature_store.deliveries import adopt_erasures
 from feature_store.event_log import EventLog
 from feature_store.files import sync_file, sync_folder, write_atomically
-from feature_store.forgotten import KIND as FORGOTTEN
+from feature_store.forgetting.deliveries import adopt_erasures
+from feature_store.forgetting.ledger import KIND as FORGOTTEN
 from feature_store.ingest.table import Progress, silent
 from feature_store.merging import ROW_TYPE
 from feature_store.people import NAME as PEOPLE

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from feature_store import keys
-from feature_store.forgotten import NO_CUT, Cut, digest_of, read_cut
+from feature_store.forgetting.ledger import NO_CUT, Cut, digest_of, read_cut
 
 Arguments = list[bytes | str | int]
 

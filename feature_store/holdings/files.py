@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from feature_store.change_log import ChangeLog
 from feature_store.decision_log import CLOSED, OPEN
 from feature_store.event_log import EVENT_LOG_SCHEMA, EventLog
-from feature_store.holdings import Wanted
+from feature_store.holdings.server import Wanted
 from feature_store.links import ROW_TYPE
 from feature_store.people import NAME as PEOPLE
 

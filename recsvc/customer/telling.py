@@ -3,8 +3,8 @@
 from typing import Any
 
 from feature_store.preferences import UNREADABLE
-from recsvc.portrait import Point, Portrait, Signal
-from recsvc.words import Words
+from recsvc.customer.portrait import Point, Portrait, Signal
+from recsvc.explaining.words import Words
 
 
 class Teller:

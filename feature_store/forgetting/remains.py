@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from feature_store import external_ids, keys
-from feature_store.forgotten import KIND, Cut, epoch_ms
+from feature_store.forgetting.ledger import KIND, Cut, epoch_ms
 from feature_store.links import ROW_TYPE
 from feature_store.script_runner import ScriptRunner
 

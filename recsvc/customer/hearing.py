@@ -16,8 +16,8 @@ from feature_store.preferences import UNREADABLE, Preferences, Purpose, Saying
 from feature_store.schema import Consent, Event, EventType, person_of
 from feature_store.store import Store, UserContext
 from recsvc.auth import Principal
-from recsvc.choices import consented, heard
-from recsvc.consenting import GPC, Decision, decide, said_by
+from recsvc.customer.choices import consented, heard
+from recsvc.customer.consenting import GPC, Decision, decide, said_by
 from recsvc.requests import RecommendationRequest
 
 AT_ONCE = 32

@@ -8,7 +8,7 @@ import orjson
 
 from feature_store.catalogue import Catalogue
 from feature_store.feedback import INSTRUMENTS, RATING_STEPS, STEPS
-from feature_store.holdings import OnServer
+from feature_store.holdings.server import OnServer
 from feature_store.impressions import HOUR_S
 from feature_store.links import ROW_TYPE
 from feature_store.schema import EVENT_TYPE_CODES, format_time

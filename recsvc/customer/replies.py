@@ -14,11 +14,11 @@ from feature_store.preferences import (
     profiling_allowed,
 )
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.choice_patches import PreferencesPatch, covers
-from recsvc.choices import changed
-from recsvc.naming import Naming
-from recsvc.question_bank import Bank, Option
-from recsvc.questions import CONSENT, FREQUENCIES, MAIL, NO, SKIP, YES
+from recsvc.customer.choices import changed
+from recsvc.customer.patches import PreferencesPatch, covers
+from recsvc.customer.question_bank import Bank, Option
+from recsvc.customer.questions import CONSENT, FREQUENCIES, MAIL, NO, SKIP, YES
+from recsvc.explaining.naming import Naming
 
 _FOLLOWED = {"category": "followed_categories", "brand": "followed_brands"}
 

@@ -17,11 +17,11 @@ from feature_store.signals import (
     SIGNALS,
 )
 from feature_store.state import HOT_ITEMS
-from recsvc.follows import FOLLOW_WEIGHT, HALF_LIFE
+from recsvc.customer.follows import FOLLOW_WEIGHT, HALF_LIFE
+from recsvc.explaining.words import Words
 from recsvc.placements import BUILT_IN, Placement
 from recsvc.settings import Settings
 from recsvc.snapshot import Snapshot
-from recsvc.words import Words
 
 Parameter = dict[str, Any]
 

@@ -20,12 +20,12 @@ from redis.exceptions import RedisError
 
 from feature_store import external_ids, keys, scripts
 from feature_store.errors import OverloadedError, StoreUnavailableError
-from feature_store.forgotten import KIND, NO_CUT, Cut, Erased, Ledger, ledger_of, read_cut
-from feature_store.guards import Guard, Salts
-from feature_store.held import AHEAD, Held, days_of, names_of, newest_ms
+from feature_store.forgetting.guards import Guard, Salts
+from feature_store.forgetting.held import AHEAD, Held, days_of, names_of, newest_ms
+from feature_store.forgetting.ledger import KIND, NO_CUT, Cut, Erased, Ledger, ledger_of, read_cut
+from feature_store.forgetting.remains import forget_markers, forget_streams
 from feature_store.links import read_link
 from feature_store.person_values import Value, comparing
-from feature_store.remains import forget_markers, forget_streams
 from feature_store.schema import format_time
 from feature_store.script_runner import ScriptRunner
 

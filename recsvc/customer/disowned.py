@@ -9,7 +9,7 @@ import numpy.typing as npt
 from feature_store.catalogue import Catalogue
 from feature_store.preferences import Disowned, Preferences
 from feature_store.state import UserState
-from recsvc.named import Name, bits_of, covered
+from recsvc.customer.named import Name, bits_of, covered
 
 
 def owned(state: UserState, preferences: Preferences, catalogue: Catalogue) -> UserState:

@@ -19,9 +19,9 @@ from feature_store.preferences import PURPOSES, Disowned, Preferences, Purpose
 from feature_store.schema import EVENT_TYPE_CODES
 from feature_store.state import EMPTY_STATE, UserState
 from feature_store.store import UserContext
-from recsvc.disowned import owned
+from recsvc.customer.disowned import owned
+from recsvc.explaining.naming import Naming
 from recsvc.history import History, read_history
-from recsvc.naming import Naming
 from recsvc.people import document_of
 from recsvc.segments import segments_of
 from recsvc.snapshot import Snapshot

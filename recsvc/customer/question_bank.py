@@ -20,7 +20,7 @@ import polars as pl
 from scipy.special import gammaln
 
 from feature_store.content import columns_at
-from recsvc.naming import Naming
+from recsvc.explaining.naming import Naming
 from recsvc.snapshot import Snapshot
 from recsvc.topics import PSEUDO_PURCHASES
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from recsvc.export_sections import BY_NAME, Section
-from recsvc.exporting import PersonExport, Row
+from recsvc.exports.exporting import PersonExport, Row
+from recsvc.exports.sections import BY_NAME, Section
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;"

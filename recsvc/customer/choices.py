@@ -17,7 +17,7 @@ from feature_store.preferences import (
 )
 from feature_store.schema import MAX_CLOCK_SKEW_S, ItemId
 from recsvc.checks import FieldError, InvalidRequestError, pointer_to
-from recsvc.choice_patches import (
+from recsvc.customer.patches import (
     LIMITS,
     MAX_SNOOZED,
     PreferencesPatch,

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.preferences import Preferences, ProfilingDefault
-from recsvc.hiding import hidden
+from recsvc.customer.hiding import hidden
+from recsvc.customer.question_bank import STEP, Bank, Form, Option, gains
+from recsvc.explaining.naming import Naming
 from recsvc.history import History
-from recsvc.naming import Naming
 from recsvc.placements import PRODUCTS
-from recsvc.question_bank import STEP, Bank, Form, Option, gains
 from recsvc.snapshot import Snapshot
 from recsvc.starts import Start
 
