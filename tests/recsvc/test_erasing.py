@@ -43,13 +43,15 @@ async def test_a_worker_forgets_whoever_is_erased(
 async def test_only_the_leading_worker_clears_the_files(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path, fsync="everysec") as server:
         store = await Store.open(server.url)
-        settings = Settings(data_dir=tmp_path, redis_url=server.url)
-        await store.erasures.request("u:gone", "test", tmp_path)
-        await store.streams.lead("another", 60)
-        metrics = Metrics()
-        await Erasing(settings, store, Remembered(), metrics, "me").work()
-        assert await store.erasures.ids()
-        await store.streams.resign("another")
-        await Erasing(settings, store, Remembered(), metrics, "me").work()
-        assert not await store.erasures.ids()
-        await store.close()
+        try:
+            settings = Settings(data_dir=tmp_path, redis_url=server.url)
+            await store.erasures.request("u:gone", "test", tmp_path)
+            await store.streams.lead("another", 60)
+            metrics = Metrics()
+            await Erasing(settings, store, Remembered(), metrics, "me").work()
+            assert await store.erasures.ids()
+            await store.streams.resign("another")
+            await Erasing(settings, store, Remembered(), metrics, "me").work()
+            assert not await store.erasures.ids()
+        finally:
+            await store.close()
