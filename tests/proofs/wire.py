@@ -76,14 +76,17 @@ class Wire:
             taken = self._idle.pop(self._rng.randrange(len(self._idle)))
             kept: Connection | None = None
             try:
-                reader, writer = taken or await asyncio.open_connection(self._host, self._port)
+                taken = taken or await asyncio.open_connection(self._host, self._port)
+                reader, writer = taken
                 writer.write(request)
                 head = await reader.readuntil(b"\r\n\r\n")
                 at = head.lower().index(b"content-length:") + 15
                 length = int(head[at : head.index(b"\r\n", at)])
                 found = await reader.readexactly(length)
                 # Where somebody stopped waiting, the next one would read their answer.
-                kept = reader, writer
+                kept = taken
             finally:
+                if kept is None and taken is not None:
+                    taken[1].close()
                 self._idle.append(kept)
         return int(head[9:12]), orjson.loads(found) if found else None
