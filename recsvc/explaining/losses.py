@@ -28,6 +28,7 @@ _GROWTH, _POPULARITY, _COLLABORATIVE, _AFFINITY = map(
 _PSEUDO = 2.0
 """Pseudo-purchases of both affinities."""
 _ROUNDING = np.float32(1e-3)
+_TIE = np.float32(1e-3)
 
 
 class Counted(NamedTuple):
@@ -57,6 +58,9 @@ class Counted(NamedTuple):
 def blend_losses(query: Query, rows: Ints) -> F32:
     """Return how far blended scores of items that were not bought fall without each history item.
 
+    Exactly for every history item that may be the one that counts most; of the others it is a lower
+    bound, which costs a fraction.
+
     Parameters
     ----------
     query : Query
@@ -70,10 +74,31 @@ def blend_losses(query: Query, rows: Ints) -> F32:
         Negative where the score would rise.
     """
     weights = query.weights
-    losses = vector_losses(query, rows, logs=True)
-    losses *= weights[_COLLABORATIVE]
+    losses = np.zeros((len(rows), len(query.history.rows)), dtype=np.float32)
     _add_affinity(losses, query, _counted(query, rows), weights[_AFFINITY])
-    return losses
+    weight = float(weights[_COLLABORATIVE])
+    found = _with_bounds(losses, query, rows, weight)
+    return losses + weight * vector_losses(query, rows, logs=True) if found is None else found
+
+
+def _with_bounds(losses: F32, query: Query, rows: Ints, weight: float) -> F32 | None:
+    """Add the losses of the folded-in score to others; ``None`` if there is no simple bound."""
+    folded = query.folded
+    if folded is None or weight < 0 or len(query.known_history[0]) != losses.shape[1]:
+        return None
+    placed, factors = query.snapshot.model.placed(rows)
+    if len(placed) != len(rows):
+        return None
+    scores = (factors @ folded.vector)[:, None]
+    logs = _log_scores(scores)
+    least, most = (
+        losses + weight * (logs - _log_scores(scores - bound))
+        for bound in folded.loss_bounds(factors)
+    )
+    near = np.flatnonzero((most >= least.max(axis=1, keepdims=True) - _TIE).any(axis=0))
+    exact = folded.losses(factors, near)
+    least[:, near] = losses[:, near] + weight * (logs - _log_scores(scores - exact))
+    return least
 
 
 def vector_losses(query: Query, rows: Ints, *, logs: bool) -> F32:
