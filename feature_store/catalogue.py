@@ -19,6 +19,7 @@ from feature_store.derived_columns import Derived
 from feature_store.item_changes import ItemChange, apply_changes
 from feature_store.item_columns import COLUMNS, as_catalogue_frame, as_document
 from feature_store.item_ids import find_rows, hash_ids, id_hash
+from feature_store.item_names import FileNames, ItemNames
 from feature_store.item_words import words_of
 from feature_store.masks import MaskCache
 from feature_store.schema import ItemId
@@ -71,6 +72,7 @@ class Catalogue:
         self._base = derived
         self._arrays: Mapping[str, npt.NDArray[Any]] | None = None
         self._masks = MaskCache(frame.height)
+        self.names = ItemNames(FileNames(frame))
         self._showable: dict[tuple[frozenset[str], str | None], showing.Showable] = {}
         self._markets: frozenset[str] | None = None
         self._has_groups: bool | None = None
@@ -142,6 +144,7 @@ class Catalogue:
         )
         present = (values["states"] & derived_columns.PRESENT).view(np.bool_)
         new._masks = self._masks.carried(n_rows, rows, frame, present)
+        new.names = self.names.with_items(changed.values())
         new._markets = self.markets.union(
             entry["market"] for columns in changed.values() for entry in columns["markets"] or ()
         )

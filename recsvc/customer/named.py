@@ -36,6 +36,9 @@ class Name(NamedTuple):
 def bits_of(catalogue: Catalogue, name: Name) -> Bits:
     """Return the items of a brand, or of a category and all below it, as bits."""
     kind, text = name
+    if not catalogue.names.has(kind, text):
+        # People may name what they like: it must cost nothing, and push out nothing that is known.
+        return np.zeros(-(-catalogue.n_rows // 8), dtype=np.uint8)
     if kind == "brand":
         return catalogue.bits(f"brand:{text}", lambda: pl.col("brand") == text)
     return catalogue.bits(f"category:{text}", lambda: _under(text))
@@ -61,10 +64,12 @@ def covered(bits: Bits, rows: npt.NDArray[np.integer]) -> Mask:
 
 
 def covered_by_any(catalogue: Catalogue, names: Iterable[Name]) -> Mask | None:
-    """Return the items of any of some names, shape (n_rows,); ``None`` for no names."""
+    """Return the items of any of some names, shape (n_rows,); ``None`` if none has an item."""
     total: Bits | None = None
     shared = True
     for name in names:
+        if not catalogue.names.has(*name):
+            continue
         bits = bits_of(catalogue, name)
         if total is None:
             total = bits

@@ -170,7 +170,7 @@ def test_any_id_survives_every_route(service: Service, item_id: str) -> None:
         page = client.get(PATH, params={"group_id": item_id}).json()
         assert item_id in [item["item_id"] for item in page["items"]]
         # Words of titles may begin with it too, so that there are more than a page holds.
-        wanted = {"query": item_id, "group_id": item_id, "limit": 100}
+        wanted: dict[str, str | int] = {"query": item_id, "group_id": item_id, "limit": 100}
         begins = client.get(PATH, params=wanted).json()
         assert item_id in [item["item_id"] for item in begins["items"]]
         assert client.get(path).json()["title"] == "U"
