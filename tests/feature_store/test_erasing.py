@@ -203,7 +203,7 @@ async def test_a_pass_that_is_killed_at_any_moment_is_finished_by_the_next(tmp_p
             await store.erasures.request(f"u:{one}", "test", tmp_path)
         asked = json.dumps({"url": server.url, "data_dir": str(tmp_path)}).encode()
         chance = random.Random(7)
-        for _ in range(12):
+        for _ in range(6):
             # Starting takes about a second, settling two: most are killed in the middle.
             child = await asyncio.create_subprocess_exec(*PROGRAM, stdin=PIPE, stdout=DEVNULL)
             assert child.stdin is not None

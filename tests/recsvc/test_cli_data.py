@@ -26,6 +26,7 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path / "shop"
 
 
+@pytest.mark.slow
 def test_from_a_backup_back_to_a_shop(shop: Path, tmp_path: Path) -> None:
     archived = json.loads(recsvc(shop, "archive", "--json").stdout)
     assert archived == {"archived": 0, "events": 300}

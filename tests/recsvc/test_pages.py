@@ -108,7 +108,7 @@ snoozes = st.lists(some.ids, max_size=2, unique=True).map(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     *(some.catalogues, some.rule_lists(), some.preferences, snoozes, some.requests, some.states),
     *(modules, st.booleans()),

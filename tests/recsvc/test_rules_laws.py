@@ -153,7 +153,7 @@ arguments = (
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(*arguments, some.states)
 def test_precedence(
     artifact: ModelArtifact,
@@ -266,7 +266,7 @@ def test_a_short_list_is_the_beginning_of_a_longer_one(
     assert [(one.row, one.rule_ids) for one in tail.chosen][: 20 - shorter] == whole[shorter:]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(
     # Enough items without variants, a page and a history, so that every source has much to weigh.
     st.lists(some.documents.map(lambda one: {**one, "group_id": None}), min_size=20, max_size=30),

@@ -244,6 +244,7 @@ def kill_at(folder: Path, stage: str, delay_s: float) -> None:
     child.wait()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_what_served_goes_on_serving(tmp_path: Path) -> None:
     fill_log(tmp_path, habits(60, 40, 80))
     before = run(tmp_path)

@@ -242,6 +242,7 @@ def test_paths_of_the_machine_are_for_those_who_run_it(
         register.unlink()
 
 
+@pytest.mark.slow
 def test_another_worker_finishes_what_a_killed_one_began(tmp_path: Path) -> None:
     with running_shop(tmp_path, workers=2) as (service, server), service.client() as client:
         user, visitor = somebody(), somebody("canary-visit")

@@ -262,6 +262,7 @@ def test_no_worker_shows_what_may_not_be_shown(tmp_path: Path) -> None:
         assert shown("new one") == {True}
 
 
+@pytest.mark.slow
 def test_nothing_is_missed_while_the_log_becomes_a_file(tmp_path: Path) -> None:
     """Each write is looked for at once, from both workers, while files are made and swapped in."""
     settings = {"workers": 2, "max_item_changes": 30, "snapshot_poll_s": 0.05}

@@ -208,6 +208,7 @@ def test_mail_is_asked_about_once_it_is_allowed(customer: Customer) -> None:
     assert asked(me)["question_id"] not in ("email_frequency", "departments")
 
 
+@pytest.mark.slow
 def test_consent_comes_first_where_it_is_needed(tmp_path: Any) -> None:
     with (
         department_shop(tmp_path, profiling="opt_in") as (service, server),

@@ -103,6 +103,7 @@ def test_a_purchase_is_in_the_next_answer_of_another_process(
         assert asyncio.run(violations(writer, reader, purchases)) == 0
 
 
+@pytest.mark.slow
 def test_without_the_sequence_check_purchases_are_missed(tmp_path: Path) -> None:
     with two_processes(tmp_path, WITHOUT_CHECK) as (writer, reader):
         assert asyncio.run(violations(writer, reader, 40)) > 0

@@ -147,6 +147,7 @@ def test_a_recall_that_is_wrong_is_refused(pair: Pair, body: dict[str, Any]) -> 
     assert_problem(pair[0].put("/v1/recalls/x", json=body), 422)
 
 
+@pytest.mark.slow
 def test_a_worker_that_starts_late_or_without_the_store_never_shows_it(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path / "server", fsync="everysec") as server:
         shop = make_shop(tmp_path / "data", server.url)
