@@ -44,7 +44,8 @@ async def everything_at_once(store: Store, other: Store, user: str, *, erase: bo
     async def forget(by: Store) -> None:
         for _ in range(4):
             await asyncio.sleep(0.01)
-            await by.forgetting.erase(f"u:{user}", "test")
+            if erase:
+                await by.forgetting.erase(f"u:{user}", "test")
             await by.forgetting.forget_taste(f"u:{user}", "test")
 
     await asyncio.gather(
@@ -74,7 +75,11 @@ async def test_an_erasure_among_writers_leaves_nothing(store: Store) -> None:
 async def test_what_the_stream_has_and_what_is_known_agree_under_fire(
     store: Store, tmp_path: Path
 ) -> None:
-    """A rebuild after any interleaving of writers and resets gives the very same bytes."""
+    """A rebuild after any interleaving of writers and resets gives the very same bytes.
+
+    Not after an erasure in the very millisecond of an event: one that a visitor sent before and
+    that is stored after is in the log as the new visitor's, and went with the user on the server.
+    """
     other = await Store.open(store.url)
     for round_ in range(3):
         await everything_at_once(store, other, f"user-{round_}-90917", erase=False)
