@@ -67,7 +67,7 @@ def answer(
         Whether to say the reasons in words, explained or not.
     """
     snapshot = response.snapshot
-    why = reasons(response)
+    why = reasons(response, in_words=in_words or request.explain)
     rows = [chosen.row for chosen in response.chosen]
     ids = snapshot.catalogue.ids_of(rows + [row for reason in why for row in reason.rows])
     items: list[dict[str, Any]] = [

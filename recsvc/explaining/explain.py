@@ -71,8 +71,18 @@ Found = dict[int, Reason]
 """Reasons by the place of what they are for."""
 
 
-def reasons(response: Response) -> list[Reason]:
-    """Return the reason of each chosen item, in order."""
+def reasons(response: Response, *, in_words: bool = True) -> list[Reason]:
+    """Return the reason of each chosen item, in order.
+
+    Parameters
+    ----------
+    response : Response
+        The list.
+    in_words : bool
+        Whether anybody will read them. If not, what was bought before is named as its own reason
+        without asking whether its purchases make its score any higher: for some items of one
+        customer in fifty they do not, and asking costs a tenth of the answer.
+    """
     sources, followed = _sources(response)
     alike: dict[str, list[int]] = {}
     for at, source in enumerate(sources):
@@ -81,6 +91,8 @@ def reasons(response: Response) -> list[Reason]:
     for kind, places in alike.items():
         if kind == "followed":
             _by_follow(response, places, sources, found)
+        elif kind == "repeat" and not in_words:
+            found.update((at, _bought_before(response.chosen[at].row)) for at in places)
         elif (explain := _BY_KIND.get(kind)) is not None:
             explain(response, places, found)
         else:
@@ -260,8 +272,12 @@ def _by_itself(response: Response, places: Sequence[int], found: Found) -> None:
             helps = (losses > 0).tolist()
         for at, one, named in zip(some, shown, helps, strict=True):
             rows = (one.row,) if named else ()
-            # Most items of most answers: a tuple's own constructor takes a third of the time.
-            found[at] = tuple.__new__(Reason, ("repeat", "buy_again", rows, (), False))
+            found[at] = Reason("repeat", "buy_again", rows)
+
+
+def _bought_before(row: int) -> Reason:
+    # Most items of most answers: a tuple's own constructor takes a third of the time.
+    return tuple.__new__(Reason, ("repeat", "buy_again", (row,), (), False))
 
 
 def _by_page(response: Response, places: Sequence[int], found: Found) -> None:
