@@ -176,6 +176,7 @@ async def check(url: str, actions: list[Any], folder: Path) -> None:
     await store.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(actions=ACTIONS)
 def test_any_sequence_is_what_the_model_says(
