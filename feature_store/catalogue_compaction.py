@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from feature_store.catalogue_files import CatalogueFiles
+from feature_store.child import run_child
 from feature_store.errors import ConflictError, RecsvcError
 from feature_store.event_log import EventLog
 from feature_store.store import Store
@@ -68,23 +69,11 @@ async def compact_apart(url: str, data_dir: Path, least: int) -> str | None:
     ConflictError
         If it could not be done now.
     """
-    # The URL may hold a password, which would be seen among the arguments.
-    asked = orjson.dumps({"url": url, "data_dir": str(data_dir), "least": least})
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "feature_store.catalogue_compaction"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    asked = {"url": url, "data_dir": str(data_dir), "least": least}
     try:
-        output, errors = await process.communicate(asked)
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode:
-        said = errors.decode(errors="replace").strip().splitlines() or ["it was killed"]
-        raise ConflictError(f"the catalogue's log stays as it is: {said[-1]}")
+        output = await run_child("feature_store.catalogue_compaction", asked)
+    except ConflictError as error:
+        raise ConflictError(f"the catalogue's log stays as it is: {error}") from error
     return output.decode() or None
 
 

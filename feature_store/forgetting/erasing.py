@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 
 from feature_store.archiver import Archiver
+from feature_store.child import run_child
 from feature_store.decision_log import DecisionLog
 from feature_store.errors import ConflictError, RecsvcError
 from feature_store.event_log import EventLog
@@ -192,24 +193,8 @@ async def work_apart(url: str, data_dir: Path) -> int:
     ConflictError
         If they could not be done now.
     """
-    # The URL may hold a password, which would be seen among the arguments.
-    asked = orjson.dumps({"url": url, "data_dir": str(data_dir)})
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "feature_store.forgetting.erasing"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        output, errors = await process.communicate(asked)
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode:
-        said = errors.decode(errors="replace").strip().splitlines() or ["it was killed"]
-        raise ConflictError(said[-1])
-    return int(output)
+    asked = {"url": url, "data_dir": str(data_dir)}
+    return int(await run_child("feature_store.forgetting.erasing", asked))
 
 
 async def _work(url: str, data_dir: Path) -> int:
