@@ -141,6 +141,14 @@ def list_of(
     return np.array([chosen.row for chosen in response.chosen], dtype=np.int64)
 
 
+def share_of(snapshot: Snapshot, rows: npt.NDArray[np.int64], names: list[str]) -> float:
+    """Return the share of a list that is in some categories."""
+    held = np.zeros(len(rows), dtype=bool)
+    for name in names:
+        held |= covered(bits_of(snapshot.catalogue, Name("category", name)), rows)
+    return float(held.mean())
+
+
 def measure(snapshot: Snapshot, subject: Subject, shop: Shop, people: int) -> list[dict[str, Any]]:
     """Return a row for each case and setting."""
     positions, split, config = subject.positions(), subject.split, shop.config
@@ -177,11 +185,7 @@ def measure(snapshot: Snapshot, subject: Subject, shop: Shop, people: int) -> li
                 used = names if weight else []
                 lists[at] = list_of(snapshot, state, used, shop)
                 fresh[at] = list_of(snapshot, state, used, shop, Elsewhere(known))
-                held = np.zeros(len(lists[at]), dtype=bool)
-                for name in names:
-                    bits = bits_of(snapshot.catalogue, Name("category", name))
-                    held |= covered(bits, lists[at])
-                shares.append(held.mean())
+                shares.append(share_of(snapshot, lists[at], names))
             rows.append(
                 {
                     "case": case,

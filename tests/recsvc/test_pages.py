@@ -136,14 +136,9 @@ def test_a_page_shows_nothing_twice_and_each_module_is_as_full_as_it_can_be(
     assert len(set(shown)) == len(shown)
     groups = [found[row]["group_id"] for row in shown if found[row]["group_id"]]
     assert len(set(groups)) == len(groups)
-
-    # Nothing that the customer, or the shop, does not want shown.
     hidden = {*said.hidden_items, *(one.item_id for one in snoozed)}
     hidden |= {*request_.item_ids, *request_.exclude_item_ids}
-    for row in shown:
-        assert found[row]["available"]
-        assert found[row]["brand"] not in said.hidden_brands
-        assert snapshot.catalogue.item_id(row) not in hidden
+    _check_wanted(snapshot, found, shown, hidden, said.hidden_brands)
 
     # Each module is what its placement answers alone without what stands above it.
     for at, (module, rows) in enumerate(zip(page, lists, strict=True)):
@@ -164,6 +159,20 @@ def test_a_page_shows_nothing_twice_and_each_module_is_as_full_as_it_can_be(
             assert rows == [row for row in whole if row in kept]
         assert len(rows) <= (module.limit or 0)
         _check_explained(filled[at], profiled=profiled)
+
+
+def _check_wanted(
+    snapshot: Snapshot,
+    found: list[Item],
+    rows: list[int],
+    hidden: set[ItemId],
+    brands: frozenset[str],
+) -> None:
+    """Nothing that the customer, or the shop, does not want shown."""
+    for row in rows:
+        assert found[row]["available"]
+        assert found[row]["brand"] not in brands
+        assert snapshot.catalogue.item_id(row) not in hidden
 
 
 def _check_explained(one: Filled, *, profiled: bool) -> None:
