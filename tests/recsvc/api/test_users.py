@@ -26,6 +26,11 @@ def path(user_id: str) -> str:
     return f"/v1/users/{quote(user_id, safe='')}"
 
 
+def shown(answer: httpx.Response) -> list[dict[str, Any]]:
+    """The items without their scores, which fall as what was bought grows older."""
+    return [{**item, "score": None} for item in answer.json()["items"]]
+
+
 def said(document: dict[str, Any]) -> dict[str, Any]:
     return {name: document[name] for name in PROFILE}
 
@@ -159,11 +164,11 @@ def test_an_external_id_stands_for_the_user(client: httpx.Client, service: Servi
     for query in ("", "external_id.crm=1&limit=5", "external_id.crm=", "external_id=1", "x=1"):
         assert client.get(f"/v1/users?{query}").status_code == 422
     asked: dict[str, Any] = {"limit": 5, "placement": "home"}
-    by_id = client.get("/v1/recommendations", params={**asked, "user_id": "known"}).json()
+    by_id = client.get("/v1/recommendations", params={**asked, "user_id": "known"})
     by_query = client.get("/v1/recommendations", params={**asked, "external_id.crm": "K-1"})
     by_body = client.post("/v1/recommendations", json={**asked, "external_id": {"crm": "K-1"}})
     for answer in (by_query, by_body):
-        assert answer.json()["items"] == by_id["items"]
+        assert shown(answer) == shown(by_id)
         assert answer.json()["user_id"] == "known"
         assert answer.json()["personalized"] is True
     unknown = client.get("/v1/recommendations", params={**asked, "external_id.crm": "nobody's"})
@@ -174,7 +179,7 @@ def test_an_external_id_stands_for_the_user(client: httpx.Client, service: Servi
     assert "etag" not in unknown.headers
     client.patch(path("known"), json={"external_ids": {"crm": "K-2"}})
     moved = client.get("/v1/recommendations", params={**asked, "external_id.crm": "K-2"})
-    assert moved.json()["items"] == by_id["items"]
+    assert shown(moved) == shown(by_id)
 
 
 def test_of_a_batch_the_good_ones_are_stored_and_the_bad_ones_named(client: httpx.Client) -> None:
