@@ -42,7 +42,7 @@ async def buy(url: str) -> None:
         for user_id in USER_IDS
         for number, item_id in enumerate(item_ids(20))
     ]
-    store = await Store.open(url)
+    store = await Store.open(url, read_timeout_s=5.0)
     try:
         await store.events.append(events)
     finally:

@@ -18,7 +18,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 @pytest.fixture
 async def store(server: EmbeddedServer) -> AsyncIterator[Store]:
-    opened = await Store.open(server.url)
+    opened = await Store.open(server.url, read_timeout_s=5.0)
     await opened._redis.flushall()
     yield opened
     await opened.close()

@@ -84,7 +84,7 @@ if {step!r} == "finish": EventLog.finish = die
 if {step!r} == "trim": StreamStore.trim = die_at_the_second_trim
 
 async def main():
-    store = await Store.open(sys.argv[1])
+    store = await Store.open(sys.argv[1], read_timeout_s=5.0)
     await archiver.Archiver(store.streams, EventLog(Path(sys.argv[2]))).run_once()
 
 asyncio.run(main())
@@ -129,7 +129,7 @@ def test_a_killed_archiver_is_followed_by_another(server: EmbeddedServer, tmp_pa
         "import feature_store.archiver as a; a.LEASE_S = 1.0; a.ROUND_S = 0.1; "
         "from feature_store.event_log import EventLog; from feature_store.store import Store\n"
         "async def main():\n"
-        "    store = await Store.open(sys.argv[1])\n"
+        "    store = await Store.open(sys.argv[1], read_timeout_s=5.0)\n"
         "    await a.Archiver(store.streams, EventLog(Path(sys.argv[2]))).run_for_ever()\n"
         "asyncio.run(main())"
     )
@@ -138,7 +138,7 @@ def test_a_killed_archiver_is_followed_by_another(server: EmbeddedServer, tmp_pa
     log = EventLog(tmp_path)
 
     async def append(first: int) -> None:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         await store.events.append([purchase(number) for number in range(first, first + 10)])
         await store.close()
 
@@ -181,7 +181,7 @@ async def test_at_the_bound_events_are_refused_and_reading_goes_on(
 async def test_a_cancelled_archiver_ends_although_the_server_is_gone(tmp_path: Path) -> None:
     """What it may still have to say must not take the place of the cancellation."""
     server = EmbeddedServer(tmp_path / "server", fsync="everysec")
-    store = await Store.open(server.start())
+    store = await Store.open(server.start(), read_timeout_s=5.0)
     task = asyncio.create_task(Archiver(store.streams, EventLog(tmp_path)).run_for_ever())
     await asyncio.sleep(0.2)
     await asyncio.to_thread(server.stop)

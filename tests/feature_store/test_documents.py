@@ -48,7 +48,7 @@ async def test_writers_at_the_same_time_lose_nothing(store: Store) -> None:
         n = 0 if known is None or known.body is None else known.body["n"]
         return [Write("counter", "c", {"n": n + 1})]
 
-    others = [await Store.open(store.url) for _ in range(3)]
+    others = [await Store.open(store.url, read_timeout_s=5.0) for _ in range(3)]
     await asyncio.gather(
         *(one.documents.change(plus_one, "w") for one in [store, *others] for _ in range(4))
     )

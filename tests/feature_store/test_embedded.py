@@ -25,7 +25,7 @@ def test_the_last_one_out_stops_it(tmp_path: Path) -> None:
 
 async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path)
-    store = await Store.open(server.start())
+    store = await Store.open(server.start(), read_timeout_s=5.0)
     (row,) = await store.catalogue.rows_of(["x"])
     pid = server.pid()
     assert pid is not None
@@ -33,7 +33,7 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     os.waitpid(pid, 0)  # noqa: ASYNC222 (a killed child is gone at once)
     await store.close()
     again = EmbeddedServer(tmp_path)
-    reopened = await Store.open(again.start())
+    reopened = await Store.open(again.start(), read_timeout_s=5.0)
     assert await reopened.catalogue.rows_of(["y", "x"]) == [row + 1, row]
     await reopened.close()
     server.stop()

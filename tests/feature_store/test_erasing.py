@@ -196,7 +196,7 @@ async def test_who_was_killed_while_asking_is_helped(
 
 async def test_a_pass_that_is_killed_at_any_moment_is_finished_by_the_next(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path, fsync="everysec") as server:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         people = named(40)
         await lived(store, tmp_path, people)
         for one in people:
@@ -226,7 +226,7 @@ async def test_a_pass_that_is_killed_at_any_moment_is_finished_by_the_next(tmp_p
 
 async def test_a_rebuild_finishes_what_waits(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         people = named(3)
         await lived(store, tmp_path, people)
         receipts = [await store.erasures.request(f"u:{one}", "test", tmp_path) for one in people]
@@ -243,7 +243,7 @@ async def test_a_rebuild_finishes_what_waits(tmp_path: Path) -> None:
 
 async def test_the_servers_files_are_written_anew_where_it_keeps_some(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         (gone,) = named()
         await store._redis.set("x", gone)
         await store._redis.delete("x")

@@ -66,7 +66,7 @@ async def everything_at_once(store: Store, other: Store, user: str, *, erase: bo
 
 
 async def test_an_erasure_among_writers_leaves_nothing(store: Store) -> None:
-    other = await Store.open(store.url)
+    other = await Store.open(store.url, read_timeout_s=5.0)
     for round_ in range(4):
         await everything_at_once(store, other, f"user-{round_}-81763", erase=True)
     await other.close()
@@ -80,7 +80,7 @@ async def test_what_the_stream_has_and_what_is_known_agree_under_fire(
     Not after an erasure in the very millisecond of an event: one that a visitor sent before and
     that is stored after is in the log as the new visitor's, and went with the user on the server.
     """
-    other = await Store.open(store.url)
+    other = await Store.open(store.url, read_timeout_s=5.0)
     for round_ in range(3):
         await everything_at_once(store, other, f"user-{round_}-90917", erase=False)
         for n in range(3):
@@ -104,7 +104,7 @@ def known(held: dict[bytes, Any]) -> dict[bytes, Any]:
 
 
 async def test_no_event_is_stored_after_consent_was_taken_back(store: Store) -> None:
-    other = await Store.open(store.url)
+    other = await Store.open(store.url, read_timeout_s=5.0)
     withdrawn = False
     after: list[int] = []
     accepted = 0
@@ -165,7 +165,7 @@ async def test_whose_events_are_kept(
 
 
 async def test_a_site_that_asks_first_keeps_nothing_of_who_never_answered(store: Store) -> None:
-    asking = await Store.open(store.url, profiling="opt_in")
+    asking = await Store.open(store.url, profiling="opt_in", read_timeout_s=5.0)
     allowed: dict[str, Any] = {"consent": {"profiling": True}}
     result = await asking.events.append([did(1, user="eve"), did(2, user="eve", **allowed)])
     assert (result.accepted, result.withheld) == (1, 1)
@@ -181,7 +181,7 @@ async def test_a_site_that_asks_first_keeps_nothing_of_who_never_answered(store:
 
 
 async def test_what_a_visitor_chooses_while_signing_in_is_not_lost(store: Store) -> None:
-    other = await Store.open(store.url)
+    other = await Store.open(store.url, read_timeout_s=5.0)
     for n in range(15):
         user, visitor = f"u{n}", f"v{n}"
         chosen = having(hidden_brands=["mine"])

@@ -148,7 +148,7 @@ async def test_one_batch_may_bring_both(store: Store) -> None:
 
 
 async def test_many_writers_lose_no_impression(store: Store) -> None:
-    other = await Store.open(store.url)
+    other = await Store.open(store.url, read_timeout_s=5.0)
     events = [said("impression", AT + at, item_id=f"i{at % 3}") for at in range(60)]
     await asyncio.gather(
         *((store if at % 2 else other).events.append([event]) for at, event in enumerate(events)),

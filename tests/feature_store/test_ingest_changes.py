@@ -48,7 +48,7 @@ class Shop:
 
     def write(self, *changes: ItemWrite) -> None:
         async def run() -> None:
-            store = await Store.open(self.url)
+            store = await Store.open(self.url, read_timeout_s=5.0)
             assert await store.catalogue.write(changes)
             await store.close()
 
@@ -58,7 +58,7 @@ class Shop:
 @pytest.fixture
 def shop(server: EmbeddedServer, tmp_path: Path) -> Shop:
     async def empty() -> None:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         await store._redis.flushall()
         await store.close()
 
@@ -287,7 +287,7 @@ def test_any_feeds_leave_what_the_last_ones_said(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     async def empty() -> None:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         await store._redis.flushall()
         await store.close()
 

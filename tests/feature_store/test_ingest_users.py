@@ -46,7 +46,7 @@ class People:
 
     def all(self) -> Profiles:
         async def read() -> Profiles:
-            store = await Store.open(self.url)
+            store = await Store.open(self.url, read_timeout_s=5.0)
             found = {
                 person: dict(documents["profile"] or {})
                 async for people in store.people.scan(["profile"])
@@ -59,7 +59,7 @@ class People:
 
     def resolve(self, name: str, value: str) -> str | None:
         async def read() -> str | None:
-            store = await Store.open(self.url)
+            store = await Store.open(self.url, read_timeout_s=5.0)
             try:
                 return await store.people.resolve(name, value)
             finally:
@@ -74,7 +74,7 @@ class People:
 @pytest.fixture
 def people(server: EmbeddedServer, tmp_path: Path) -> People:
     async def empty() -> None:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         await store._redis.flushall()
         await store.close()
 

@@ -306,7 +306,7 @@ def as_log(sent: Iterable[Event], merged: dict[str, str]) -> pl.DataFrame:
 
 
 async def interleave(url: str, actions: list[Any], tmp_path: Path, at_once: bool) -> None:
-    store = await Store.open(url)
+    store = await Store.open(url, read_timeout_s=5.0)
     await store._redis.flushall()
     sent: dict[tuple[str, str], Event] = {}
 

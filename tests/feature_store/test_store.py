@@ -47,7 +47,7 @@ async def test_ids_of_people_and_of_trust_classes_are_apart(store: Store) -> Non
 
 
 async def test_writers_of_one_person_lose_nothing(server: EmbeddedServer, store: Store) -> None:
-    other = await Store.open(server.url)
+    other = await Store.open(server.url, read_timeout_s=5.0)
     numbers = range(200)
     results = await asyncio.gather(
         *(
@@ -69,7 +69,7 @@ async def test_writers_of_one_person_lose_nothing(server: EmbeddedServer, store:
 async def test_a_read_asked_after_the_answer_sees_the_write(
     server: EmbeddedServer, store: Store
 ) -> None:
-    reader = await Store.open(server.url)
+    reader = await Store.open(server.url, read_timeout_s=5.0)
     for number in range(100):
         in_flight = [asyncio.ensure_future(reader.load_context("u:ann")) for _ in range(3)]
         await store.events.append([purchase(number, item=f"i{number}")])
@@ -86,7 +86,7 @@ async def test_a_lost_script_is_loaded_again(store: Store) -> None:
 
 
 async def test_every_id_has_one_row_for_ever(server: EmbeddedServer, store: Store) -> None:
-    other = await Store.open(server.url)
+    other = await Store.open(server.url, read_timeout_s=5.0)
     ids = ["a", "b/{c}%", "ü ", "a"]
     rows, others = await asyncio.gather(
         store.catalogue.rows_of(ids), other.catalogue.rows_of(list(reversed(ids)))

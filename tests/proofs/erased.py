@@ -156,7 +156,7 @@ class Proof:
         frame = pl.DataFrame({"person": whose, "computed": ['{"stage":"active"}'] * len(whose)})
 
         async def store() -> None:
-            found = await Store.open(str(settings.redis_url))
+            found = await Store.open(str(settings.redis_url), read_timeout_s=5.0)
             await store_computed(found, frame, datetime.now(UTC))
             await found.close()
 

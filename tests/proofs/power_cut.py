@@ -69,7 +69,7 @@ async def prove(folder: Path, n_copies: int) -> Outcome:
     outcome = Outcome()
     rng = random.Random(0)
     with EmbeddedServer(folder / "server", fsync="always") as server:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         writing = Writing(store)
         task = asyncio.create_task(writing.run())
         try:

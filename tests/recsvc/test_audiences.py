@@ -85,7 +85,7 @@ async def test_nobody_waits_for_long(store: Store) -> None:
 
 async def test_a_store_that_is_gone_is_said(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path, fsync="everysec") as server:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         counter = SegmentCounter(store)
         server.stop()
         with pytest.raises(StoreUnavailableError):

@@ -40,7 +40,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
 
 @pytest.fixture
 async def store(server: EmbeddedServer) -> AsyncIterator[Store]:
-    opened = await Store.open(server.url)
+    opened = await Store.open(server.url, read_timeout_s=5.0)
     yield opened
     await opened.close()
 

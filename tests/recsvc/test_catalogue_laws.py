@@ -105,7 +105,7 @@ class CatalogueMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         data = Path(self.folder.name)
         self.runner = asyncio.Runner()
-        self.store = self.runner.run(Store.open(self.url))
+        self.store = self.runner.run(Store.open(self.url, read_timeout_s=5.0))
         self.runner.run(self.emptied())
         self.files = CatalogueFiles(data / "catalogue")
         self.models = data / "models"

@@ -45,7 +45,7 @@ def filled(tmp_path: Path) -> Path:
     """A data folder with a rule in force, a draft and a placement."""
 
     async def fill(url: str) -> None:
-        store = await Store.open(url)
+        store = await Store.open(url, read_timeout_s=5.0)
         writes = [Write("rule", "r 1", RULE), Write("rule", "r 2", {**RULE, "name": "draft"})]
         await store.documents.write(writes, "key:anna")
         await store.documents.change(lambda site: publishing(site, ["r 1"]), "key:ben", "go")

@@ -24,7 +24,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop")
 
     async def fill(url: str) -> None:
-        store = await Store.open(url)
+        store = await Store.open(url, read_timeout_s=5.0)
         people: dict[str, Document | None] = {
             f"u:user {n}": {"attributes": {"n": n}} for n in range(1200)
         }

@@ -22,7 +22,7 @@ __all__ = ["cli", "shop"]
 
 @pytest.fixture
 async def store(shop: EmbeddedServer) -> AsyncIterator[Store]:
-    opened = await Store.open(shop.url)
+    opened = await Store.open(shop.url, read_timeout_s=5.0)
     yield opened
     await opened.close()
 
@@ -100,7 +100,7 @@ def purchases(tmp_path: Path) -> Path:
 
 def stored(url: str) -> dict[str, Any]:
     async def read() -> dict[str, Any]:
-        opened = await Store.open(url)
+        opened = await Store.open(url, read_timeout_s=5.0)
         try:
             return await computed(opened)
         finally:

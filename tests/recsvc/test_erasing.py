@@ -23,7 +23,7 @@ async def test_a_worker_forgets_whoever_is_erased(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missed: bool
 ) -> None:
     with EmbeddedServer(tmp_path, fsync="everysec") as server:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         settings = Settings(data_dir=tmp_path, redis_url=server.url)
         remembered, metrics = Remembered(), Metrics()
         watching = Erasing(settings, store, remembered, metrics, "me")
@@ -42,7 +42,7 @@ async def test_a_worker_forgets_whoever_is_erased(
 
 async def test_only_the_leading_worker_clears_the_files(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path, fsync="everysec") as server:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         try:
             settings = Settings(data_dir=tmp_path, redis_url=server.url)
             await store.erasures.request("u:gone", "test", tmp_path)

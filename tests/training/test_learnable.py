@@ -13,7 +13,7 @@ from training.run import learnable_events
 
 
 async def shop(url: str, data_dir: Path) -> None:
-    store = await Store.open(url)
+    store = await Store.open(url, read_timeout_s=5.0)
     archiver = Archiver(store.streams, EventLog(data_dir))
     await store.events.append(
         [did(number, user=user) for user in ("ann", "bob", "cid") for number in range(3)]

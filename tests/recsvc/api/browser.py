@@ -27,7 +27,7 @@ def put(server: EmbeddedServer, *records: KeyRecord) -> None:
     """Store keys behind the back of a running service."""
 
     async def run() -> None:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         try:
             for record in records:
                 await store.keys.put(record)

@@ -38,7 +38,7 @@ def compute(server: EmbeddedServer, user: str, stage: str) -> None:
     """Say a customer's stage, as training does."""
 
     async def run() -> None:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         try:
             await store.people.put_many("computed", {f"u:{user}": {"stage": stage}}, "training")
         finally:

@@ -74,7 +74,7 @@ async def _fill(shop: Shop, url: str) -> None:
             "currency": ["EUR"] * len(ids),
         }
     ).with_columns(pl.col("price").cast(pl.Decimal(18, 4)))
-    store = await Store.open(url)
+    store = await Store.open(url, read_timeout_s=5.0)
     try:
         await store.catalogue.import_items(CatalogueFiles(shop.data_dir / "catalogue"), frame)
         secret = load_secret(Settings(data_dir=shop.data_dir))

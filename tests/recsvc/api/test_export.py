@@ -104,7 +104,7 @@ class Known:
         computed: dict[str, Any] = {f"u:{USER}": {"stage": "active", "churn_risk": 0.25}}
 
         async def compute() -> None:
-            store = await Store.open(self.server.url)
+            store = await Store.open(self.server.url, read_timeout_s=5.0)
             await store.people.put_many("computed", computed, by="training")
             await store.close()
 
@@ -368,7 +368,7 @@ def test_an_unfinished_merge_is_shown(known: Known) -> None:
     client = redis.Redis(unix_socket_path=str(known.server.socket_path))
 
     async def seal() -> None:
-        store = await Store.open(known.server.url)
+        store = await Store.open(known.server.url, read_timeout_s=5.0)
         await store.merger._seal_visitor(user, visitor, datetime.now(UTC))
         await store.close()
 

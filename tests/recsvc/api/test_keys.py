@@ -16,7 +16,7 @@ REVOKED_WITHIN_S = 5.0
 
 def with_store(server: EmbeddedServer, use: Callable[[Store], Awaitable[None]]) -> None:
     async def run() -> None:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         try:
             await use(store)
         finally:

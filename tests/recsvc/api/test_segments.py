@@ -135,7 +135,7 @@ def test_built_in_ones_follow_what_training_computed(
     client: httpx.Client, shop: tuple[Service, EmbeddedServer]
 ) -> None:
     async def compute() -> None:
-        store = await Store.open(shop[1].url)
+        store = await Store.open(shop[1].url, read_timeout_s=5.0)
         await store.people.put_many(
             "computed",
             {
@@ -201,7 +201,7 @@ def test_a_segment_in_use_is_not_deleted(
     when = {"all": [{"field": "segment", "op": "in", "value": ["other", "used"]}]}
 
     async def write(body: dict[str, Any] | None) -> None:
-        store = await Store.open(shop[1].url)
+        store = await Store.open(shop[1].url, read_timeout_s=5.0)
         await store.documents.write([Write("offer", "summer/1", body)], "test")
         await store.close()
 
@@ -271,7 +271,7 @@ def test_a_stream_of_members_that_breaks_off_does_not_look_whole(tmp_path: Path)
         client.put(path("all"), json=segment(attribute("n", True, "exists")))
 
         async def fill() -> None:
-            store = await Store.open(server.url)
+            store = await Store.open(server.url, read_timeout_s=5.0)
             await store.people.put_many(
                 "profile",
                 {f"u:{'x' * 100}{n}": {"attributes": {"n": n}} for n in range(50_000)},

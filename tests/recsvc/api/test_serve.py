@@ -80,7 +80,7 @@ def test_an_empty_shop_is_served_learns_and_leaves_nothing_behind(tmp_path: Path
 async def _new_key(shop: Shop, url: str) -> str:
     secret = load_secret(Settings(data_dir=shop.data_dir))
     key, record = new_key(secret, "all", SCOPES, datetime.now(UTC))
-    store = await Store.open(url)
+    store = await Store.open(url, read_timeout_s=5.0)
     await store.keys.put(record)
     await store.close()
     return key

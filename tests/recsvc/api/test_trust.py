@@ -35,7 +35,7 @@ def page(running: tuple[Service, EmbeddedServer]) -> Iterator[httpx.Client]:
     assert key.startswith("pk_")
 
     async def put() -> None:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         await store.keys.put(record)
         await store.close()
 
@@ -149,7 +149,7 @@ def test_low_trust_stands_in_the_log(
     page.post("/v1/events", json=said("i00003", event_id="in the log"))
 
     async def archived() -> pl.DataFrame:
-        store = await Store.open(server.url)
+        store = await Store.open(server.url, read_timeout_s=5.0)
         log, found = EventLog(service.shop.data_dir), pl.DataFrame()
         for _ in range(100):
             await Archiver(store.streams, log).run_all()

@@ -86,7 +86,7 @@ def test_whoever_is_known_in_any_way_is_found(
     assert client.get(path("grumbler")).json()["feedback"]["complaints"]["count"] == 1
 
     async def compute() -> None:
-        store = await Store.open(running[1].url)
+        store = await Store.open(running[1].url, read_timeout_s=5.0)
         computed = {"stage": "at_risk", "churn_risk": 0.7, "rfm": {"group": "cant_lose"}, "x": 1}
         await store.people.put_many("computed", {"u:lapsing": computed}, "training")
         await store.close()
