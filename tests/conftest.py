@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread for arithmetic, no settings of this machine, asyncio."""
+"""Shared by all tests: one thread for arithmetic, no settings of this machine, patience."""
 
 import os
 
@@ -10,7 +10,31 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 for _name in [name for name in os.environ if name.startswith("RECSVC_")]:
     del os.environ[_name]
 
+# But the machine may be slow, and stand still for seconds: only a test that is about a slow store,
+# a late event loop or the end of a lease sets what brings one about.
+os.environ |= {
+    "RECSVC_STORE_TIMEOUT_MS": "5000",
+    "RECSVC_MAX_LOOP_LAG_MS": "60000",
+    "RECSVC_RECALL_LEASE_S": "60",
+}
+
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# Whoever runs the suite sees what CI sees: the examples of a law depend on its code alone, and no
+# example has to be quick. `--hypothesis-profile random` looks for new ones, and remembers failures.
+settings.register_profile(
+    "steady",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "random", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
