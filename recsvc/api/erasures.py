@@ -135,7 +135,8 @@ async def delete_user(
     status_code=202,
     response_model=ErasureReceipt,
     responses=responses(ErasureReceipt, BEGUN, 401, 403, 422, 429, 500, 503, status=202),
-    **secured(public=True, customer=True),
+    # Of who is forgotten nothing is kept, not even an objection.
+    **secured(public=True, customer=True, hears=False),
 )
 async def delete_me(
     request: Request,
@@ -175,7 +176,7 @@ async def get_erasure(request: Request, worker: AnyWorker, erasure_id: ErasureId
     tags=["me"],
     response_model=ErasureReceipt,
     responses=responses(ErasureReceipt, SHOWN, 401, 403, 404, 422, 500, 503),
-    **secured(public=True, customer=True),
+    **secured(public=True, customer=True, hears=False),
 )
 async def get_my_erasure(request: Request, worker: AnyWorker, erasure_id: ErasureId) -> Receipt:
     """Return the receipt that `DELETE /v1/me` has given, as it is now.

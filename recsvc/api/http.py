@@ -8,10 +8,12 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Depends, Path, Request
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 
+from feature_store.preferences import UNREADABLE
 from feature_store.schema import check_id
 from recsvc.api.problems import MediaTypeError, TooLargeError
 from recsvc.auth import ForbiddenError, Kind, Principal, check_origin, credentials, require
 from recsvc.checks import FieldError, pointer_to
+from recsvc.customer.consenting import gpc_refusal
 from recsvc.worker import Worker
 
 
@@ -127,11 +129,16 @@ _SCHEMES: dict[Kind, tuple[str, ...]] = {
 
 
 def secured(
-    *scopes: str, extra: dict[str, Any] | None = None, public: bool = False, customer: bool = False
+    *scopes: str,
+    extra: dict[str, Any] | None = None,
+    public: bool = False,
+    customer: bool = False,
+    hears: bool = True,
 ) -> dict[str, Any]:
     """Return the arguments of a route that says who may use it.
 
-    The route must look at `asking`, or `me`, where browsers may use it.
+    The route must look at `asking`, or `me`, where browsers may use it. What customers do for
+    themselves (a route without scopes) hears their browser's ``Sec-GPC: 1`` before anything else.
 
     Parameters
     ----------
@@ -143,6 +150,9 @@ def secured(
         Whether a public key will do.
     customer : bool
         Whether a customer token will do.
+    hears : bool
+        Whether an objection to profiling is remembered here; not where the route does so itself,
+        or where nothing may be kept of whoever asks.
     """
     may: dict[Kind, bool] = {"server": bool(scopes), "public": public, "customer": customer}
     kinds = [kind for kind, allowed in may.items() if allowed]
@@ -161,6 +171,8 @@ def secured(
             require(principal, scopes[0])
         check_origin(principal, origin)
         request.scope["recsvc.principal"] = principal
+        if hears and not scopes and principal.kind == "customer":
+            await _hear_objection(request, principal)
         return principal
 
     operation = {
@@ -170,6 +182,19 @@ def secured(
         **(extra or {}),
     }
     return {"dependencies": [Depends(check)], "openapi_extra": operation}
+
+
+async def _hear_objection(request: Request, principal: Principal) -> None:
+    """Remember that a customer's browser objects to profiling, unless they refused it already.
+
+    What cannot be read is left as it is: it allows nothing.
+    """
+    if not read_headers(request.scope).opted_out:
+        return
+    worker, person = worker_of(request), f"u:{principal.user_id}"
+    preferences = (await worker.store.load_context(person)).preferences
+    if preferences is not UNREADABLE and preferences.consent.profiling is not False:
+        await worker.decide(person, gpc_refusal, "customer")
 
 
 def unsecured(extra: dict[str, Any] | None = None) -> dict[str, Any]:

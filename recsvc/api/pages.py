@@ -117,7 +117,10 @@ async def get_page(request: Request, worker: AnyWorker, page: PathId) -> Respons
     operation_id="get_my_page",
     summary="My page",
     responses={**responses(MyPageAnswer, MY_ANSWER, 401, 403, 422, 500, 503), **_NOT_MODIFIED},
-    **secured(extra=_parameters(NOT_MINE | {"anonymous_id"}), public=True, customer=True),
+    # Hears the objection while it reads the person, and answers without the store too.
+    **secured(
+        extra=_parameters(NOT_MINE | {"anonymous_id"}), public=True, customer=True, hears=False
+    ),
 )
 async def get_my_page(request: Request, worker: AnyWorker, _: Mine) -> Response:
     """Fill the page `me` of the customer of the token, or of a visitor with a public key.

@@ -15,7 +15,7 @@ from recsvc.api.openapi import responses
 from recsvc.api.portrait_schemas import PointRemoved, PointRestored, ProfileDocument
 from recsvc.api.preferences import Mine, Theirs, Whose
 from recsvc.auth import ForbiddenError
-from recsvc.customer.consenting import gpc_refusal, may_profile
+from recsvc.customer.consenting import may_profile
 from recsvc.customer.portrait import Point, Portrait, Signal, consents, point_id, put_back
 from recsvc.customer.portrait import without as without_point
 from recsvc.customer.telling import Teller
@@ -122,14 +122,6 @@ async def context_of(request: Request, worker: Worker, whose: Whose) -> UserCont
     context = await worker.context(whose.person, documents=True)
     if caller.kind == "public" and context.person != whose.person:
         raise ForbiddenError("the visitor is a customer now: ask with the customer's token")
-    opted_out = read_headers(request.scope).opted_out
-    if (
-        caller.kind == "customer"
-        and opted_out
-        and context.preferences.consent.profiling is not False
-    ):
-        await worker.decide(whose.person, gpc_refusal, whose.by)
-        context = await worker.context(whose.person, documents=True)
     return context
 
 

@@ -117,17 +117,12 @@ Theirs = Annotated[Whose, Depends(theirs)]
     responses=responses(PreferencesDocument, EXAMPLE, 401, 403, 409, 422, 500, 503),
     **secured(public=True, customer=True),
 )
-async def get_my_preferences(
-    request: Request, response: Response, worker: AnyWorker, whose: Mine
-) -> dict[str, Any]:
+async def get_my_preferences(response: Response, worker: AnyWorker, whose: Mine) -> dict[str, Any]:
     """Return every choice and consent of the customer of the token, or of a visitor.
 
-    Of a visitor who has signed in, they are the customer's. `Sec-GPC: 1` with a token refuses
-    profiling for good.
+    Of a visitor who has signed in, they are the customer's. `Sec-GPC: 1` with a token, here and
+    wherever a customer acts, refuses profiling for good.
     """
-    if await _is_refused(request, worker, whose):
-        decided = await worker.decide(whose.person, gpc_refusal, whose.by)
-        return _answer(worker, response, decided.preferences)
     return await _read(worker, response, whose)
 
 
@@ -281,14 +276,6 @@ async def _count(request: Request, worker: Worker, whose: Whose) -> None:
     if asking(request).kind != "server":
         most = worker.settings.public_events_per_minute
         await worker.store.quota.take({whose.person: 1}, most, time.time())
-
-
-async def _is_refused(request: Request, worker: Worker, whose: Whose) -> bool:
-    """Tell whether a browser refuses profiling that its customer has not refused yet."""
-    if asking(request).kind != "customer" or not read_headers(request.scope).opted_out:
-        return False
-    context = await worker.store.load_context(whose.person)
-    return context.preferences.consent.profiling is not False
 
 
 async def _read(worker: Worker, response: Response, whose: Whose) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Consents that come along with requests and events: obeyed, and remembered for whom they may."""
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -113,6 +114,30 @@ def test_an_objecting_browser_is_obeyed_and_remembered_with_a_token(
     assert given.status_code == 422
     assert browser.patch(MINE, json={"consent": {"profiling": True}}).status_code == 200
     assert browser.get(RECS).json()["personalized"]
+
+
+def test_whatever_customers_do_for_themselves_an_objection_is_remembered(
+    service: Service, login: Backend, client: httpx.Client
+) -> None:
+    """Every operation that only browsers may use; of who is forgotten nothing is kept."""
+    forgetting = {("delete", "/v1/me"), ("get", "/v1/me/erasures/{erasure_id}")}
+    paths = client.get("/openapi.json").json()["paths"]
+    own = [
+        (method, template)
+        for template, item in paths.items()
+        for method, operation in item.items()
+        if "customer" in operation["x-credentials"] and not operation["x-scopes"]
+    ]
+    assert len(own) > 10
+    for method, template in own:
+        user = somebody()
+        path = re.sub(r"\{[^}]+\}", "none", template)
+        with page_of(service, Authorization=f"Bearer {login.token(user)}") as browser:
+            body: dict[str, Any] | None = None if method in ("get", "delete") else {}
+            browser.request(method, path, headers=GPC, json=body)
+        expected = [] if (method, template) in forgetting else [("profiling", False, "gpc")]
+        stored = client.get(f"/v1/users/{user}/preferences")
+        assert changes(stored) == expected, f"{method} {template}"
 
 
 def test_an_objection_without_a_token_is_obeyed_and_not_remembered(
