@@ -83,6 +83,8 @@ def varied(
     rows = candidates.rows[order]
     _, first = np.unique(rows, return_index=True)
     order = order[np.sort(first)]
+    if len(order) == 0:
+        return candidates
     size = min(len(order), POOL)
     pool = order[:size]
     chosen = greedy(

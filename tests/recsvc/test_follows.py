@@ -238,6 +238,19 @@ def test_the_lift_fades_by_its_half_life() -> None:
     assert (np.diff(factors) < 0).all()
 
 
+def test_a_varied_list_of_which_everything_is_hidden_comes_from_elsewhere(
+    snapshot: Snapshot,
+) -> None:
+    """Nothing that is due may be shown: there is nothing to vary, and the list is full."""
+    varied = {"buy_again": replace(BUILT_IN["buy_again"], diversity=0.4)}
+    shop = replace(snapshot, site=Site(placements=varied))
+    only = str(shop.catalogue.item(50)["item_id"])
+    hiding = Preferences(hidden_items=frozenset({only}))
+    response = ask(shop, hiding, bought((50, 30)), placement="buy_again")
+    assert len(response.chosen) == 20
+    assert 50 not in rows_of(response)
+
+
 names = st.sampled_from(["Food", "Food > F1", "Food > F3", "b0", "b1", "nothing"])
 
 
