@@ -19,7 +19,7 @@ SERVE ?=
 BENCH ?=
 LOCK ?=
 
-.PHONY: help setup demo serve test test-slow prove bench bench-items check format lint types lock clean clean-all
+.PHONY: help setup demo serve test test-slow laws prove bench bench-items check format lint types lock clean clean-all
 
 help: ## Show this list
 	@echo 'recsvc: make demo, make test. All targets:'
@@ -49,6 +49,10 @@ test: $(READY) ## Run the whole suite; the long runs are in test-slow
 
 test-slow: $(READY) ## Run the tests that are marked slow: real data at full size, long runs
 	@exec $(BIN)/python -m pytest -m slow $(PYTEST)
+
+# The suite sees the same examples everywhere; this looks for new ones, and remembers those that failed.
+laws: $(READY) ## Look for counterexamples: every Hypothesis law with random examples, more of them
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile -m 'hypothesis' --hypothesis-profile random $(PYTEST)
 
 # A million events from eight writers while everything is killed; 200 power cuts; merges killed half-way; reads beside both settings of fsync;
 # 100,000 steps of customers whose word must hold.

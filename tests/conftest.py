@@ -22,7 +22,7 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 # Whoever runs the suite sees what CI sees: the examples of a law depend on its code alone, and no
-# example has to be quick. `--hypothesis-profile random` looks for new ones, and remembers failures.
+# example has to be quick. `make laws` looks for new ones, and remembers failures.
 settings.register_profile(
     "steady",
     derandomize=True,
@@ -32,7 +32,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
-    "random", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "random",
+    max_examples=400,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("steady")
 
