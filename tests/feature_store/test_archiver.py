@@ -143,7 +143,7 @@ def test_a_killed_archiver_is_followed_by_another(server: EmbeddedServer, tmp_pa
         await store.close()
 
     def wait_for(count: int) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while log.count() < count:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -72,7 +72,7 @@ def ask(document: dict[str, Any], path: str) -> dict[str, Any]:
         document["base_url"] + path,
         headers={"Authorization": f"Bearer {document['keys']['admin']}"},
     )
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         answer: dict[str, Any] = json.load(response)
     return answer
 
@@ -85,7 +85,7 @@ def shows_to_a_page(document: dict[str, Any]) -> bool:
             f"{document['base_url']}/v1/recommendations?key={document['keys']['public']}",
             headers={"Origin": f"http://{host}:{base.port}"},
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             if response.headers["Access-Control-Allow-Origin"] != f"http://{host}:{base.port}":
                 return False
     return True
@@ -112,7 +112,7 @@ def test_interrupted_from_nothing_to_answers_and_again(package: Path, tmp_path: 
         valkey = server_pid(data)
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     # Python itself ends by the signal if it came while a module was made; shells say 130 to both.
     assert process.returncode in (130, -signal.SIGINT), err
     assert not runs(valkey), "Ctrl-C stops what was started"
@@ -136,7 +136,7 @@ def test_interrupted_from_nothing_to_answers_and_again(package: Path, tmp_path: 
             # What is shown comes after the file.
             time.sleep(1)
             process.send_signal(stop)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
         assert process.returncode in (0, 130, 143), err
         assert "Traceback" not in err
         assert not runs(valkey), "what was started is stopped"

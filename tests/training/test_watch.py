@@ -105,12 +105,12 @@ Watch(Path({str(tmp_path)!r}), [sys.executable, "-c", code], lambda: 1, WatchCon
     (tmp_path / "models").mkdir()
     watch = subprocess.Popen([sys.executable, "-c", program])
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             assert time.monotonic() < deadline
             time.sleep(0.02)
         watch.send_signal(signal.SIGTERM)
-        assert watch.wait(20) == 143
+        assert watch.wait(60) == 143
     finally:
         watch.kill()
         watch.wait()

@@ -46,6 +46,6 @@ def public_key(service: Service, origin: str = ORIGIN) -> tuple[str, KeyRecord]:
 def page_of(service: Service, **headers: str) -> Iterator[httpx.Client]:
     """A client that sends what the code of a page would."""
     with httpx.Client(
-        base_url=service.url, headers={"Origin": ORIGIN, **headers}, verify=False, timeout=20
+        base_url=service.url, headers={"Origin": ORIGIN, **headers}, verify=False, timeout=60
     ) as client:
         yield client

@@ -55,7 +55,7 @@ def browsers(service: Service, server: EmbeddedServer) -> Iterator[Customer]:
 
         def made(user_id: str) -> httpx.Client:
             headers = {"Authorization": f"Bearer {login.token(user_id)}", "Origin": ORIGIN}
-            client = httpx.Client(base_url=service.url, headers=headers, verify=False, timeout=20)
+            client = httpx.Client(base_url=service.url, headers=headers, verify=False, timeout=60)
             return opened.enter_context(client)
 
         yield made
@@ -75,7 +75,7 @@ def everywhere(client: httpx.Client, path: str, **params: Any) -> list[dict[str,
     found = []
     for _ in range(6):
         with httpx.Client(
-            base_url=client.base_url, headers=client.headers, verify=False, timeout=20
+            base_url=client.base_url, headers=client.headers, verify=False, timeout=60
         ) as new:
             answer = new.get(path, params=params)
             assert answer.status_code == 200, answer.text

@@ -29,7 +29,8 @@ from tests.recsvc.shop import item_ids, write_artifact
 N_MODEL = 60
 N_ITEMS = 90
 ODD_IDS = ("a/b", "100%", "a%2Fb", "{id}", "x:y", "..a", "é ü", "日本/語", "?q=1&r#f", "a+b", "\\")
-START_TIMEOUT_S = 60.0
+TIMEOUT_S = 60.0
+"""A test waits no longer for an answer, or for an end."""
 
 PROGRAM = """
 import sys
@@ -99,8 +100,7 @@ class Service:
 
     def __init__(self, shop: Shop, **settings: Any) -> None:
         self.shop = shop
-        # Tests run on busy machines: only those of a slow store mean a slow store.
-        given = {"data_dir": shop.data_dir, "port": 0, "store_timeout_ms": 3000, **settings}
+        given = {"data_dir": shop.data_dir, "port": 0, **settings}
         environment = {f"RECSVC_{name.upper()}": str(value) for name, value in given.items()}
         self._log = shop.data_dir / f"service-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
@@ -133,7 +133,7 @@ class Service:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
         try:
-            code = self.process.wait(30)
+            code = self.process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -151,13 +151,13 @@ class Service:
         """Return a client that sends the key with a scope."""
         headers = {} if scope is None else self.shop.headers(scope)
         # Without `verify` each client would read all certificates of the machine, for plain HTTP.
-        return httpx.Client(base_url=self.url, headers=headers, timeout=20, verify=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_S, verify=False)
 
     def async_client(self, scope: str = "all", connections: int = 20) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             base_url=self.url,
             headers=self.shop.headers(scope),
-            timeout=20,
+            timeout=TIMEOUT_S,
             verify=False,
             limits=httpx.Limits(max_connections=connections),
         )

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,31 +15,30 @@ from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
 from recsvc.worker import Worker
 from tests.recsvc.api.service import Service, assert_problem, event, running_shop
+from tests.waiting import until
 
 PATH = "/v1/recommendations"
-LEASE_S = 2.0
+LEASE_S = 6.0
+"""Long enough for what is asked before it ends, on a slow machine too."""
+STORE_TIMEOUT_S = 0.25
 
 
 @pytest.fixture(scope="module")
 def broken(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Service, EmbeddedServer]]:
-    with running_shop(
-        tmp_path_factory.mktemp("broken"), recall_lease_s=LEASE_S, store_timeout_ms=50
-    ) as both:
+    bounds = {"recall_lease_s": LEASE_S, "store_timeout_ms": 1000 * STORE_TIMEOUT_S}
+    with running_shop(tmp_path_factory.mktemp("broken"), **bounds) as both:
         yield both
 
 
-def until(true: Callable[[], bool], within_s: float = 10.0) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
-
-
 def buy(client: httpx.Client) -> None:
-    assert client.post("/v1/events", json=event("buyer", "i00004")).status_code == 202
-    assert client.get(PATH, params={"user_id": "buyer"}).json()["personalized"]
+    until(lambda: client.post("/v1/events", json=event("buyer", "i00004")).status_code == 202)
+    until(lambda: is_personal(client))
+
+
+def is_personal(client: httpx.Client) -> bool:
+    return bool(client.get(PATH, params={"user_id": "buyer"}).json()["personalized"])
 
 
 def is_degraded(response: httpx.Response) -> bool:
@@ -92,15 +91,16 @@ def test_without_the_store_answers_are_not_personal_until_the_lease_ends(
         server.start()
         until(lambda: client.get("/readyz").status_code == 200)
         # What was acknowledged before is still there.
-        assert client.get(PATH, params={"user_id": "buyer"}).json()["personalized"]
+        until(lambda: is_personal(client))
         buy(client)
     events = [line["event"] for line in service.log_lines()]
-    assert events.count("store_unreachable") == 1
-    assert events.count("store_reachable") == 1
+    # Said when it begins and when it ends, not with every answer. (A machine may stand still, too.)
+    assert 1 <= events.count("store_unreachable") <= 3
+    assert events.count("store_reachable") == events.count("store_unreachable")
     assert "request_failed" not in events
 
 
-def test_a_store_that_hangs_costs_an_answer_fifty_milliseconds(
+def test_a_store_that_hangs_costs_an_answer_no_more_than_its_time(
     broken: tuple[Service, EmbeddedServer],
 ) -> None:
     service, server = broken
@@ -110,16 +110,16 @@ def test_a_store_that_hangs_costs_an_answer_fifty_milliseconds(
         buy(client)
         os.kill(pid, signal.SIGSTOP)
         try:
-            took_ms = []
-            for _ in range(10):
-                began = time.perf_counter()
+            took_s = []
+            for _ in range(5):
+                began_s = time.perf_counter()
                 assert is_degraded(client.get(PATH, params={"user_id": "buyer"}))
-                took_ms.append((time.perf_counter() - began) * 1e3)
-            took_ms.sort()
-            assert 45 < took_ms[5] < 150
+                took_s.append(time.perf_counter() - began_s)
+            # Once, not once for each of its reads, and not what a client of Redis would wait.
+            assert 0.9 * STORE_TIMEOUT_S < sorted(took_s)[2] < 2.0
         finally:
             os.kill(pid, signal.SIGCONT)
-        until(lambda: client.get(PATH, params={"user_id": "buyer"}).json()["personalized"])
+        until(lambda: is_personal(client))
 
 
 async def test_without_a_lease_answers_go_on(tmp_path: Path) -> None:

@@ -57,7 +57,9 @@ class Known:
         if headers is None:
             answer = self.client.post(path, json=body)
         else:
-            with httpx.Client(base_url=self.service.url, headers=headers, verify=False) as sender:
+            with httpx.Client(
+                base_url=self.service.url, headers=headers, verify=False, timeout=60
+            ) as sender:
                 answer = sender.post(path, json=body)
         assert answer.status_code in (200, 202), answer.text
         found: dict[str, Any] = answer.json()
@@ -80,7 +82,9 @@ class Known:
             self.send("/v1/events", [{**seen, "anonymous_id": visitor}], self.page)
             answer = self.client.get("/v1/recommendations", params={"anonymous_id": visitor})
             assert answer.status_code == 200
-        with httpx.Client(base_url=self.service.url, headers=self.page, verify=False) as page:
+        with httpx.Client(
+            base_url=self.service.url, headers=self.page, verify=False, timeout=60
+        ) as page:
             hides = {"hidden_items": ["i00030"], "consent": {"profiling": True}}
             asked = page.patch(
                 "/v1/me/preferences", params={"anonymous_id": VISITORS[0]}, json=hides
@@ -175,7 +179,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
         found = Known(*both)
         found.fill()
         # Some of it shall be in files, some still in the streams.
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 60
         while found.export()["sections"]["events"]["entries"][-1]["stored_in"] == "stream":
             assert time.monotonic() < deadline_s
             time.sleep(0.2)
@@ -329,7 +333,7 @@ def test_somebody_unknown_has_an_empty_export(known: Known) -> None:
 def test_a_browser_gets_its_own_alone(known: Known) -> None:
     """A token's customer, a visitor by an id that nobody can guess, and nobody else."""
     url = known.service.url
-    with httpx.Client(base_url=url, headers=known.customer, verify=False) as customer:
+    with httpx.Client(base_url=url, headers=known.customer, verify=False, timeout=60) as customer:
         mine: dict[str, Any] = {}
         for params in ({}, {"anonymous_id": VISITORS[0]}):
             mine = customer.get("/v1/me/export", params=params).json()
@@ -339,10 +343,10 @@ def test_a_browser_gets_its_own_alone(known: Known) -> None:
         assert not {"rules", "removed", "candidates", "answer"} & set(decision)
         assert_problem(customer.get("/v1/me/export", params={"user_id": USER}), 422, "#/user_id")
         assert_problem(customer.get("/v1/me/export", params={"anonymous_id": "x" * 30}), 404)
-    with httpx.Client(base_url=url, headers=known.other, verify=False) as other:
+    with httpx.Client(base_url=url, headers=known.other, verify=False, timeout=60) as other:
         assert OTHER in other.get("/v1/me/export").text
         assert_problem(other.get("/v1/me/export", params={"anonymous_id": VISITORS[0]}), 404)
-    with httpx.Client(base_url=url, headers=known.page, verify=False) as page:
+    with httpx.Client(base_url=url, headers=known.page, verify=False, timeout=60) as page:
         fresh = "cnry-visitor-of-the-page-0003"
         seen = {**event("x", "i00001", type="view"), "user_id": None, "anonymous_id": fresh}
         assert page.post("/v1/events", json=seen).status_code == 202

