@@ -53,6 +53,10 @@ class Response:
         The rules that acted.
     skip : int
         How many items of the list stand before the first of these.
+    preferences : Preferences
+        What the person decided.
+    asked_s : float
+        When it was asked for, in seconds since 1970: what is snoozed then is hidden.
     """
 
     snapshot: Snapshot
@@ -62,6 +66,8 @@ class Response:
     personalized: bool
     rules: ActiveRules = NO_RULES
     skip: int = 0
+    preferences: Preferences = NO_PREFERENCES
+    asked_s: float = 0.0
 
 
 def recommend(
@@ -149,7 +155,10 @@ def recommend(
     if rules:
         chosen = with_rule_ids(chosen, rules)
     personal = personal or fatigue.weighs or query.followed.weighs
-    return Response(snapshot, placement, chosen[skip:], query, personal, rules, skip)
+    return Response(
+        *(snapshot, placement, chosen[skip:], query, personal, rules, skip),
+        *(preferences, scope.now_s),
+    )
 
 
 _NO_ROWS = np.zeros(0, dtype=np.int32)

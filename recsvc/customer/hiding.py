@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from feature_store.catalogue import Catalogue
 from feature_store.preferences import NO_PREFERENCES, Preferences
-from recsvc.customer.named import Name, covered_by_any
+from recsvc.customer.named import Name, bits_of, covered, covered_by_any
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int32]
@@ -46,13 +46,35 @@ def hidden(
     mask : ndarray of bool, shape (n_rows,), or None
         Those of brands and categories; ``None`` if no brand and no category is hidden.
     """
+    return _by_name(catalogue, preferences, now_s), covered_by_any(catalogue, _names(preferences))
+
+
+def is_hidden(
+    catalogue: Catalogue, preferences: Preferences, rows: npt.NDArray[np.integer], now_s: float
+) -> Mask:
+    """Tell which of a few rows somebody hides at a time.
+
+    Parameters
+    ----------
+    catalogue, preferences, now_s
+        As for `hidden`.
+    rows : ndarray of int, shape (n,)
+        Catalogue rows.
+    """
+    found: Mask = np.isin(rows, _by_name(catalogue, preferences, now_s))
+    for name in _names(preferences):
+        if catalogue.names.has(*name):
+            found |= covered(bits_of(catalogue, name), rows)
+    return found
+
+
+def _by_name(catalogue: Catalogue, preferences: Preferences, now_s: float) -> Rows:
     items = [*preferences.hidden_items]
     items += [one.item_id for one in preferences.snoozed if one.until.timestamp() > now_s]
-    rows = _NO_ROWS
-    if items:
-        rows = catalogue.rows(items)
-        rows = rows[rows >= 0]
-    return rows, covered_by_any(catalogue, _names(preferences))
+    if not items:
+        return _NO_ROWS
+    rows = catalogue.rows(items)
+    return rows[rows >= 0]
 
 
 def _names(preferences: Preferences) -> Iterator[Name]:

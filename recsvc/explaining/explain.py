@@ -3,7 +3,7 @@
 Reasons are read from the computation, not guessed after it. What sets a blended item apart from the
 other candidates names the source; and the history item that is named is the one without which the
 score would fall most (``losses.py``). Where no item made it any higher, none is named; nor is one
-in a category that the site never names (``naming.py``).
+in a category that the site never names (``naming.py``), or one that the person hides.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.signals import FEATURES
+from recsvc.customer.hiding import hides_anything, is_hidden
 from recsvc.engine import Response
 from recsvc.explaining.losses import blend_losses, own_losses, page_losses, vector_losses
 from recsvc.explaining.naming import Naming
@@ -98,6 +99,8 @@ def reasons(response: Response, *, in_words: bool = True) -> list[Reason]:
         else:
             found.update(dict.fromkeys(places, Reason(kind, CODES[kind])))
     ordered = [found[at] for at in range(len(sources))]
+    if hides_anything(response.preferences):
+        ordered = _without_hidden(response, ordered)
     naming = Naming(response.snapshot.catalogue, response.snapshot.site.privacy.never_named)
     return _without_unnamed(response, ordered, naming) if naming else ordered
 
@@ -330,6 +333,19 @@ def _by_candidates(
         found.setdefault(id(chosen[at].candidates), []).append(at)
     for some in found.values():
         yield chosen[some[0]].candidates, some
+
+
+def _without_hidden(response: Response, found: list[Reason]) -> list[Reason]:
+    """Return reasons that name nothing that the person hides, unless the page is about it."""
+    named = {row for reason in found for row in reason.rows}.difference(
+        response.query.about.tolist()
+    )
+    rows = np.array(sorted(named), dtype=np.int64)
+    catalogue, preferences = response.snapshot.catalogue, response.preferences
+    gone = set(rows[is_hidden(catalogue, preferences, rows, response.asked_s)].tolist())
+    if not gone:
+        return found
+    return [one._replace(rows=tuple(row for row in one.rows if row not in gone)) for one in found]
 
 
 def _without_unnamed(response: Response, found: list[Reason], naming: Naming) -> list[Reason]:

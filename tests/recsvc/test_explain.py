@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from feature_store.artifact import ModelArtifact
 from feature_store.catalogue import Catalogue
 from feature_store.fold_in import FoldIn
-from feature_store.preferences import NO_PREFERENCES
+from feature_store.preferences import NO_PREFERENCES, Preferences, Snooze
 from feature_store.schema import EVENT_TYPE_CODES, EventType, ItemId
 from feature_store.state import EMPTY_STATE, UserState, fold, hot_of
 from recsvc.answer import answer, reason_text
+from recsvc.customer.hiding import hidden
 from recsvc.engine import Response, recommend
 from recsvc.explaining.explain import Reason, reasons
 from recsvc.explaining.words import words
@@ -335,6 +337,35 @@ def test_what_must_not_be_named_is_not(snapshot: Snapshot) -> None:
             assert before == after
     assert hushed
     assert kept
+
+
+@pytest.mark.parametrize("how", ["item", "snooze", "brand", "category"])
+def test_what_the_person_hides_is_no_reason(snapshot: Snapshot, how: str) -> None:
+    state = bought((3, 1), (6, 2), (9, 3), (12, 4))
+    request = RecommendationRequest(limit=30, explain=True)
+    plain = recommend(snapshot, state, NO_PREFERENCES, request, NOW_S)
+    because = [row for one in reasons(plain) if one.code != "buy_again" for row in one.rows]
+    (first, *_) = because
+    item = snapshot.catalogue.item(first)
+    until = datetime.fromtimestamp(NOW_S + 60, UTC)
+    said = {
+        "item": Preferences(hidden_items=frozenset({ItemId(item["item_id"])})),
+        "snooze": Preferences(snoozed=(Snooze(item_id=item["item_id"], until=until),)),
+        "brand": Preferences(hidden_brands=frozenset({item["brand"]})),
+        "category": Preferences(hidden_categories=frozenset(item["categories"])),
+    }[how]
+    told = recommend(snapshot, state, said, request, NOW_S)
+    rows, mask = hidden(snapshot.catalogue, said, NOW_S)
+    gone = {*rows.tolist(), *(() if mask is None else np.flatnonzero(mask).tolist())}
+    assert first in gone
+    found = reasons(told)
+    assert {row for one in found for row in one.rows}.isdisjoint(gone)
+    texts = {one["reason"]["text"] for one in answer(told, request, "id", [])["items"]}
+    # What is of the hidden category itself is gone with it; the rest owes nothing to it.
+    assert ("Because of your purchases" in texts) is (how != "category")
+    about = replace(request, placement="product", item_ids=(item["item_id"],))
+    on_page = reasons(recommend(snapshot, state, said, about, NOW_S))
+    assert {row for one in on_page for row in one.rows} == {first}, "the page is about it"
 
 
 def test_followed_names_are_not_named_either(snapshot: Snapshot) -> None:
