@@ -1,14 +1,16 @@
 """Metrics and logs. ``docs/operations.md`` explains every one of them, and a test holds it to that.
 
 With several workers ``prometheus_client`` keeps its values in memory-mapped files, so that any
-worker answers for all. What happens on every request costs a few microseconds: children are bound
-beforehand, and the times of the phases are summed in Python and handed over once a second.
+worker answers for all; that costs microseconds for each value. So what happens on every request is
+counted in plain numbers, which are handed over once a second and whenever somebody looks.
 """
 
 import logging
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Literal, TextIO, cast
 
 import orjson
@@ -43,6 +45,44 @@ _OTHER_ROUTE = "other"
 _Mode = Literal["livesum", "livemax", "livemin"]
 
 
+class SummedHistogram(Histogram):
+    """A histogram that takes many observations at once."""
+
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """Add observations.
+
+        Parameters
+        ----------
+        counts : sequence of int
+            How many fell into each bucket; the last one has no upper bound.
+        total : float
+            Their sum.
+        """
+        self._sum.inc(total)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+class _Answers:
+    """Answers of one route and status that are not handed over yet."""
+
+    __slots__ = ("counts", "latency", "requests", "seconds")
+
+    def __init__(self, requests: Counter, latency: SummedHistogram) -> None:
+        self.requests = requests
+        self.latency = latency
+        self.counts = [0] * (len(LATENCY_BUCKETS_S) + 1)
+        self.seconds = 0.0
+
+    def hand_over(self) -> None:
+        if any(self.counts):
+            self.requests.inc(sum(self.counts))
+            self.latency.add(self.counts, self.seconds)
+            self.counts = [0] * len(self.counts)
+            self.seconds = 0.0
+
+
 class Metrics:
     """Every metric of a worker.
 
@@ -55,7 +95,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         counter, gauge = self._counter, self._gauge
-        self.latency = Histogram(
+        self.latency = SummedHistogram(
             "http_request_duration_seconds",
             "Time from the arrival of a request to the end of its answer",
             ["route"],
@@ -98,8 +138,8 @@ class Metrics:
         self._phases = [self.phase_seconds.labels(phase) for phase in PHASES]
         self.phase_sums = [0.0] * len(PHASES)
         """Seconds in each phase since the last :meth:`flush`; the hot path adds to it."""
-        self._seen: dict[tuple[str, int], tuple[Any, Any]] = {}
-        self._shown: dict[tuple[str, bool], Any] = {}
+        self._answers: dict[tuple[str | None, int], _Answers] = {}
+        self._shown: Counts[tuple[str, bool]] = Counts()
         self._version: str | None = None
         self._ignored: set[str] = set()
 
@@ -128,21 +168,17 @@ class Metrics:
         seconds : float
             How long it took.
         """
-        route = route or _OTHER_ROUTE
-        children = self._seen.get((route, status))
-        if children is None:
-            children = (self.requests.labels(route, status), self.latency.labels(route))
-            self._seen[route, status] = children
-        children[0].inc()
-        children[1].observe(seconds)
+        answers = self._answers.get((route, status))
+        if answers is None:
+            name = route or _OTHER_ROUTE
+            answers = _Answers(self.requests.labels(name, status), self.latency.labels(name))
+            self._answers[route, status] = answers
+        answers.counts[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
+        answers.seconds += seconds
 
     def recommended(self, placement: str, *, personalized: bool) -> None:
         """Count one recommendation answer; `placement` is one that exists."""
-        child = self._shown.get((placement, personalized))
-        if child is None:
-            child = self.recommendations.labels(placement, str(personalized).lower())
-            self._shown[placement, personalized] = child
-        child.inc()
+        self._shown[placement, personalized] += 1
 
     def ignored_names(self, platform: str, names: Mapping[str, int]) -> None:
         """Count events that another platform named; a sender cannot make series without end."""
@@ -161,7 +197,12 @@ class Metrics:
             self._version = version
 
     def flush(self) -> None:
-        """Hand over what the hot path has summed up."""
+        """Hand over what the hot path has counted."""
+        for answers in self._answers.values():
+            answers.hand_over()
+        for (placement, personalized), count in self._shown.items():
+            self.recommendations.labels(placement, str(personalized).lower()).inc(count)
+        self._shown.clear()
         for at, child in enumerate(self._phases):
             seconds, self.phase_sums[at] = self.phase_sums[at], 0.0
             if seconds > 0:

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from recsvc.settings import Settings
-from recsvc.telemetry import PHASES, Metrics
+from recsvc.telemetry import LATENCY_BUCKETS_S, PHASES, Metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -95,6 +96,40 @@ def test_phases_are_handed_over_when_somebody_looks() -> None:
     text = metrics.exposition().decode()
     assert 'recsvc_recommendation_phase_seconds_total{phase="store"} 0.25' in text
     assert metrics.phase_sums == [0.0] * len(PHASES)
+
+
+def test_answers_counted_in_plain_numbers_are_what_the_library_would_have_observed() -> None:
+    metrics, seconds = Metrics(), [*LATENCY_BUCKETS_S, 0.0, 0.0123, 60.0]
+    for one in seconds:
+        metrics.answered("/v1/rank", 200, one)
+    plain = Histogram(
+        "http_request_duration_seconds",
+        "As the library counts",
+        ["route"],
+        namespace="recsvc",
+        buckets=LATENCY_BUCKETS_S,
+        registry=(registry := CollectorRegistry()),
+    ).labels("/v1/rank")
+    for one in seconds:
+        plain.observe(one)
+    expected = [line for line in generate_latest(registry).decode().splitlines() if line[0] != "#"]
+    for _ in range(2):
+        # Whoever looks twice finds the same.
+        lines = metrics.exposition().decode().splitlines()
+        assert [line for line in lines if "duration_seconds" in line and line[0] != "#"] == expected
+    total = f'recsvc_http_requests_total{{route="/v1/rank",status="200"}} {len(seconds)}.0'
+    assert total in lines
+
+
+def test_lists_are_counted_by_placement() -> None:
+    metrics = Metrics()
+    for personalized in (True, False, True):
+        metrics.recommended("home", personalized=personalized)
+    for _ in range(2):
+        text = metrics.exposition().decode()
+        series = 'recsvc_recommendations_total{personalized="%s",placement="home"} %s.0'
+        assert series % ("true", 2) in text
+        assert series % ("false", 1) in text
 
 
 def test_only_the_model_that_serves_is_counted() -> None:
