@@ -81,7 +81,7 @@ class Cluster:
 
     def client(self, at: int) -> Any:
         """Return a client of one node."""
-        return redis.asyncio.Redis(port=self.ports[at], socket_timeout=5.0)
+        return redis.asyncio.Redis(port=self.ports[at], socket_timeout=60.0)
 
     async def _join(self) -> None:
         clients = [self.client(at) for at in range(N_NODES)]

@@ -120,10 +120,17 @@ def test_killed_at_any_step_every_event_is_seen_once(tmp_path: Path, step: str) 
 def test_readers_at_every_moment(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     ids = fill(log)
-    program = DIE.replace("with log", "import time; time.sleep(0.3)\nwith log")
-    merging = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), "none"])
+    program = DIE.replace("with log", "print('ready', flush=True); sys.stdin.read()\nwith log")
+    merging = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path), "none"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert merging.stdin is not None
+    assert merging.stdout is not None
     looks = 0
     try:
+        assert merging.stdout.readline() == b"ready\n"
         while merging.poll() is None:
             # Listed and opened in one go: files are only gone long after they were replaced.
             frame = log.scan()
@@ -132,11 +139,15 @@ def test_readers_at_every_moment(tmp_path: Path) -> None:
             except (FileNotFoundError, pl.exceptions.ComputeError):
                 continue  # this test waits for no grace
             looks += 1
+            if looks == 3:
+                merging.stdin.close()
     finally:
         if merging.poll() is None:
             os.kill(merging.pid, signal.SIGKILL)
             merging.wait()
-    assert looks > 5
+        merging.stdout.close()
+    assert merging.returncode == 0
+    assert looks >= 3
     assert sorted(log.scan().collect()["event_id"]) == ids
 
 

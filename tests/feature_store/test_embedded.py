@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from feature_store.embedded import EmbeddedServer
 from feature_store.errors import StoreUnavailableError, UserError
 from feature_store.store import Store
+from tests.waiting import until
 
 
 def test_the_last_one_out_stops_it(tmp_path: Path) -> None:
@@ -57,9 +57,7 @@ def test_a_server_left_by_a_killed_process_is_used_again(tmp_path: Path) -> None
     server.start()
     assert server.pid() == pid
     assert server.stop()
-    deadline = time.monotonic() + 60
-    while server.pid() is not None:
-        assert time.monotonic() < deadline
+    until(lambda: server.pid() is None)
 
 
 def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Events on a real server: exactly once, by many writers, and read by the next question."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from datetime import UTC, datetime
@@ -142,19 +143,28 @@ async def test_a_server_that_is_not_there_is_named() -> None:
 
 
 async def test_a_server_that_hangs_costs_only_the_timeout(server: EmbeddedServer) -> None:
-    store = await Store.open(server.url, read_timeout_s=0.05)
-    await store.load_context("u:ann")
+    store = await Store.open(server.url, read_timeout_s=0.25)
+    await answered(store)
     pid = server.pid()
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
-        with pytest.raises(StoreUnavailableError, match="50 ms"):
+        with pytest.raises(StoreUnavailableError, match="250 ms"):
             await store.load_context("u:ann")
     finally:
         os.kill(pid, signal.SIGCONT)
-    await asyncio.sleep(0.05)
-    await store.load_context("u:ann")
+    await answered(store)
     await store.close()
+
+
+async def answered(store: Store) -> None:
+    """Wait for an answer: a slow machine is like a server that hangs."""
+    for _ in range(200):
+        with contextlib.suppress(StoreUnavailableError):
+            await store.load_context("u:ann")
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it does not answer again")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def test_the_rate_of_a_known_server_is_found() -> None:
         request = get_request("/", address)
         found = closed_loop(address, repeat(request), seconds=0.6, n_connections=4)
     # One reply takes at least 10 ms; a busy machine only makes it slower.
-    assert 5 <= found.n_replies <= 61
+    assert 1 <= found.n_replies <= 61
     assert found.per_second <= 100.5
     assert found.bytes_per_reply == len(servers.REPLY)
     assert found.client_cpu_s < 0.5 * found.seconds
@@ -30,7 +30,7 @@ def test_replies_may_come_in_pieces() -> None:
         finally:
             connection.close()
         found = closed_loop(address, repeat(b"x"), seconds=0.2, n_connections=2)
-    assert found.n_replies > 2
+    assert found.n_replies > 0
     assert found.bytes_per_reply == len(servers.REPLY)
 
 
@@ -82,4 +82,4 @@ def test_the_measurement_ends_in_time() -> None:
     with servers.serving(servers.at_once) as address:
         began_s = time.monotonic()
         closed_loop(address, repeat(b"x"), seconds=0.2, n_connections=2)
-    assert time.monotonic() - began_s < 5
+    assert 0.2 <= time.monotonic() - began_s < 60

@@ -33,7 +33,7 @@ def test_a_stall_shows_in_the_open_loop_and_hides_in_a_closed_one() -> None:
         connection.close()
     latencies.sort()
     assert quantile(latencies, 1.0) >= STALL_S * 0.9
-    assert quantile(latencies, 0.85) < 0.1
+    assert quantile(latencies, 0.85) < 0.5 * STALL_S
 
 
 def test_requests_go_out_on_schedule() -> None:

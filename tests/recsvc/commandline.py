@@ -30,7 +30,7 @@ def recsvc(
         text=True,
         cwd=ROOT,
         env={**os.environ, "RECSVC_DATA_DIR": str(data), **environment},
-        timeout=100,
+        timeout=250,
         check=False,
     )
 

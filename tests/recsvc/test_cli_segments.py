@@ -16,7 +16,7 @@ from feature_store.store import Store
 
 def recsvc(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "recsvc.cli", "--data-dir", str(data_dir), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
 
 
 @pytest.fixture(scope="module")
