@@ -1,5 +1,6 @@
 """What a person decided: kept as one document, outranked by nothing but a recall."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -179,11 +180,25 @@ def is_under(hidden: frozenset[str], path: str) -> bool:
     return any(" > ".join(parts[:depth]) in hidden for depth in range(1, len(parts)))
 
 
+def newest_changes(changes: Sequence[ConsentChange]) -> tuple[ConsentChange, ...]:
+    """Keep the newest `MAX_CONSENT_CHANGES`, and of each purpose the last one whatever its age.
+
+    Parameters
+    ----------
+    changes : sequence of ConsentChange
+        Oldest first.
+    """
+    last = {change.purpose: at for at, change in enumerate(changes)}
+    spare = [at for at in range(len(changes)) if at not in last.values()]
+    dropped = set(spare[: max(0, len(changes) - MAX_CONSENT_CHANGES)])
+    return tuple(change for at, change in enumerate(changes) if at not in dropped)
+
+
 def stricter(one: Preferences, other: Preferences) -> Preferences:
     """Return what holds when a visitor turns out to be a user.
 
     Everything that either hides is hidden, a consent that either refused is refused, one that only
-    one of them gave is given; what both chose (page, mail) is the user's.
+    one of them gave is given, of mail the rarer counts; a page that both chose is the user's.
 
     Parameters
     ----------
@@ -212,7 +227,7 @@ def stricter(one: Preferences, other: Preferences) -> Preferences:
         email=_calmer(one.email, other.email),
         personalization=one.personalization and other.personalization,
         consent=Purposes(**asked),
-        consent_changes=tuple(changes[-MAX_CONSENT_CHANGES:]),
+        consent_changes=newest_changes(changes),
         disowned=_newest(one.disowned, other.disowned),
         answered=_first(one.answered, other.answered),
     )
@@ -239,7 +254,7 @@ def merged(user: Preferences, visitor: Preferences, at: datetime) -> Preferences
             closing.append(ConsentChange(purpose=purpose, allowed=allowed, at=when, source="merge"))
     if not closing:
         return both
-    changes = (*both.consent_changes, *closing)[-MAX_CONSENT_CHANGES:]
+    changes = newest_changes([*both.consent_changes, *closing])
     return both.model_copy(update={"consent_changes": changes})
 
 

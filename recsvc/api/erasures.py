@@ -3,14 +3,13 @@
 import time
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import Field
 
 from feature_store.errors import NotFoundError
 from feature_store.forgetting.erasures import Receipt
-from feature_store.schema import Id
 from recsvc.api.http import AnyWorker, PathId, actor, asking, secured
-from recsvc.api.me import refuse_user_id
+from recsvc.api.me import VisitorQuery, refuse_user_id
 from recsvc.api.openapi import responses
 from recsvc.api.schemas import Document
 from recsvc.auth import ForbiddenError
@@ -95,16 +94,6 @@ ErasureId = Annotated[
 ]
 
 
-class VisitorQuery(BaseModel):
-    """Who is erased."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    anonymous_id: Annotated[
-        Id | None, Field(description="with a public key: the visitor; not with a token")
-    ] = None
-
-
 @router.delete(
     "/v1/users/{user_id}",
     operation_id="delete_user",
@@ -142,7 +131,7 @@ async def delete_me(
     request: Request,
     response: Response,
     worker: AnyWorker,
-    asked: Annotated[VisitorQuery, Query()],
+    asked: VisitorQuery,
 ) -> Receipt:
     """Erase the customer of the token, or a visitor.
 

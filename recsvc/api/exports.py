@@ -4,14 +4,13 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from feature_store.errors import NotFoundError, OverloadedError
-from feature_store.schema import Id
 from recsvc.api.http import AnyWorker, PathId, asking, secured
-from recsvc.api.me import refuse_user_id
+from recsvc.api.me import VisitorQuery, refuse_user_id
 from recsvc.api.openapi import responses
 from recsvc.api.schemas import Document
 from recsvc.auth import ForbiddenError
@@ -75,17 +74,6 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-class VisitorQuery(BaseModel):
-    """Whose data a browser asks for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    anonymous_id: Annotated[
-        Id | None,
-        Field(description="with a public key: the visitor; with a token: a visit of one's own"),
-    ] = None
-
-
 @router.get(
     "/v1/users/{user_id}/export",
     operation_id="get_user_export",
@@ -117,7 +105,7 @@ async def get_user_export(
     **secured(public=True, customer=True),
 )
 async def get_my_export(
-    request: Request, worker: AnyWorker, asked: Annotated[VisitorQuery, Query()]
+    request: Request, worker: AnyWorker, asked: VisitorQuery
 ) -> StreamingResponse:
     """Return the same of the customer of the token, or of a visitor.
 

@@ -4,10 +4,12 @@ No route here takes a user id from its path, query or body: `http.me` is the onl
 """
 
 import time
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
-from pydantic import ValidationError
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from feature_store.schema import Id
 from recsvc.api.http import AnyWorker, field_errors, json_body, me, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import MergeBody, MergeDone
@@ -28,6 +30,22 @@ def refuse_user_id(request: Request) -> None:
         said = "is the token's: leave it out"
         raise InvalidRequestError(FieldError("#/user_id", said))
 
+
+class _Visitor(BaseModel):
+    """A query that names a visitor, or nobody; anything else in it is a 422."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    anonymous_id: Annotated[
+        Id | None,
+        Field(
+            description="with a public key: the visitor, by an id of at least 22 random characters;"
+            " with a token it is left out, or for an export a visit of the customer's own"
+        ),
+    ] = None
+
+
+VisitorQuery = Annotated[_Visitor, Query()]
 
 router = APIRouter(tags=["me"], dependencies=[Depends(refuse_user_id)])
 

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from feature_store.errors import ConflictError, NotFoundError
 from feature_store.preferences import Preferences
 from feature_store.store import UserContext
 from recsvc.api.http import AnyWorker, PathId, asking, read_headers, secured
+from recsvc.api.languages import InWords
 from recsvc.api.openapi import responses
 from recsvc.api.portrait_schemas import PointRemoved, PointRestored, ProfileDocument
 from recsvc.api.preferences import Mine, Theirs, Whose
@@ -20,7 +21,7 @@ from recsvc.customer.portrait import Point, Portrait, Signal, consents, point_id
 from recsvc.customer.portrait import without as without_point
 from recsvc.customer.telling import Teller
 from recsvc.explaining.naming import Naming
-from recsvc.explaining.words import Words, library, words
+from recsvc.explaining.words import Words
 from recsvc.requests import RecommendationRequest
 from recsvc.worker import Worker
 
@@ -82,27 +83,6 @@ EXAMPLE: dict[str, Any] = {
         }
     ],
 }
-
-
-def words_of(
-    request: Request,
-    language: Annotated[
-        str | None,
-        Query(
-            max_length=35,
-            description="of the texts, as `de` or `fr-CA`; otherwise what `Accept-Language` likes"
-            " best. What is not there is said in English",
-            examples=["de"],
-        ),
-    ] = None,
-) -> Words:
-    """Return the texts in which a person is answered."""
-    if language is not None:
-        return words(language)
-    return words(library().preferred(request.headers.get("accept-language", "")))
-
-
-InWords = Annotated[Words, Depends(words_of)]
 
 
 # --- reading ------------------------------------------------------------------------------------

@@ -6,17 +6,20 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from feature_store.preferences import UNREADABLE, Preferences
+from feature_store.preferences import UNREADABLE, Preferences, profiling_allowed
 from feature_store.schema import check_id
 from recsvc.api.http import AnyWorker, PathId, actor, asking, json_body, read_headers, secured
+from recsvc.api.languages import InWords
 from recsvc.api.me import refuse_user_id
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.preference_schemas import PreferencesDocument, TasteForgotten
 from recsvc.auth import ForbiddenError
 from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.customer.choices import MAX_SOURCE_LENGTH, changed, is_restriction, lasting
-from recsvc.customer.consenting import gpc_refusal, unreadable, why_profiled
+from recsvc.customer.consenting import gpc_refusal, unreadable
 from recsvc.customer.patches import LIMITS, PreferencesPatch, read_patch
+from recsvc.customer.telling import why_profiled
+from recsvc.explaining.words import Words
 from recsvc.pages import check_modules
 from recsvc.public_keys import check_visitor_id
 from recsvc.requests import load_json
@@ -117,13 +120,15 @@ Theirs = Annotated[Whose, Depends(theirs)]
     responses=responses(PreferencesDocument, EXAMPLE, 401, 403, 409, 422, 500, 503),
     **secured(public=True, customer=True),
 )
-async def get_my_preferences(response: Response, worker: AnyWorker, whose: Mine) -> dict[str, Any]:
+async def get_my_preferences(
+    response: Response, worker: AnyWorker, whose: Mine, told: InWords
+) -> dict[str, Any]:
     """Return every choice and consent of the customer of the token, or of a visitor.
 
     Of a visitor who has signed in, they are the customer's. `Sec-GPC: 1` with a token, here and
     wherever a customer acts, refuses profiling for good.
     """
-    return await _read(worker, response, whose)
+    return await _read(worker, response, whose, told)
 
 
 @router.patch(
@@ -136,7 +141,7 @@ async def get_my_preferences(response: Response, worker: AnyWorker, whose: Mine)
     **secured(public=True, customer=True, extra=body_of(PreferencesPatch, PATCH_EXAMPLE)),
 )
 async def patch_my_preferences(
-    request: Request, response: Response, worker: AnyWorker, whose: Mine
+    request: Request, response: Response, worker: AnyWorker, whose: Mine, told: InWords
 ) -> dict[str, Any]:
     """Merge a patch into the choices (RFC 7396); the next answer of every worker obeys it.
 
@@ -144,7 +149,7 @@ async def patch_my_preferences(
     list, also from two pages at once. Of a visitor who has signed in, a page may only restrict:
     what allows more needs the customer's token.
     """
-    return await _patch(request, response, worker, whose)
+    return await _patch(request, response, worker, whose, told)
 
 
 @router.get(
@@ -156,9 +161,11 @@ async def patch_my_preferences(
     responses=responses(PreferencesDocument, EXAMPLE, 401, 403, 404, 409, 422, 500, 503),
     **secured("privacy:admin"),
 )
-async def get_preferences(response: Response, worker: AnyWorker, whose: Theirs) -> dict[str, Any]:
+async def get_preferences(
+    response: Response, worker: AnyWorker, whose: Theirs, told: InWords
+) -> dict[str, Any]:
     """Return every choice and consent; somebody unknown has the defaults."""
-    return await _read(worker, response, whose)
+    return await _read(worker, response, whose, told)
 
 
 @router.patch(
@@ -171,13 +178,13 @@ async def get_preferences(response: Response, worker: AnyWorker, whose: Theirs) 
     **secured("privacy:admin", extra=body_of(PreferencesPatch, PATCH_EXAMPLE)),
 )
 async def patch_preferences(
-    request: Request, response: Response, worker: AnyWorker, whose: Theirs
+    request: Request, response: Response, worker: AnyWorker, whose: Theirs, told: InWords
 ) -> dict[str, Any]:
     """Merge a patch into the choices (RFC 7396), in the user's name.
 
     `consent.source` says where the user said so; it stands beside the key's name.
     """
-    return await _patch(request, response, worker, whose)
+    return await _patch(request, response, worker, whose, told)
 
 
 @router.post(
@@ -231,7 +238,7 @@ async def _reset(worker: Worker, whose: Whose) -> TasteForgotten:
 
 
 async def _patch(
-    request: Request, response: Response, worker: Worker, whose: Whose
+    request: Request, response: Response, worker: Worker, whose: Whose, told: Words
 ) -> dict[str, Any]:
     """Apply the patch that a request carries."""
     now = datetime.now(UTC)
@@ -259,7 +266,7 @@ async def _patch(
         return gpc_refusal(after, person) if refuses else after
 
     decided = await worker.decide(whose.person, change, whose.by)
-    return _answer(worker, response, decided.preferences)
+    return _answer(worker, response, decided.preferences, told)
 
 
 def _refuse_more(before: Preferences, after: Preferences) -> None:
@@ -278,22 +285,28 @@ async def _count(request: Request, worker: Worker, whose: Whose) -> None:
         await worker.store.quota.take({whose.person: 1}, most, time.time())
 
 
-async def _read(worker: Worker, response: Response, whose: Whose) -> dict[str, Any]:
+async def _read(worker: Worker, response: Response, whose: Whose, told: Words) -> dict[str, Any]:
     context = await worker.store.load_context(whose.person)
     if context.preferences is UNREADABLE:
         raise unreadable()
-    return _answer(worker, response, context.preferences)
+    return _answer(worker, response, context.preferences, told)
 
 
-def _answer(worker: Worker, response: Response, preferences: Preferences) -> dict[str, Any]:
+def _answer(
+    worker: Worker, response: Response, preferences: Preferences, told: Words
+) -> dict[str, Any]:
     response.headers["Cache-Control"] = "private, no-store"
+    response.headers["Content-Language"] = told.language
+    default = worker.settings.profiling
     current = lasting(preferences, datetime.now(UTC))
     document = current.model_dump(mode="json", include=set(PreferencesDocument.model_fields))
     for name in LIMITS:
         document[name].sort()
-    allowed, because = why_profiled(current, worker.settings.profiling)
     return {
         **document,
         "page": {"modules": None if current.page is None else list(current.page.modules)},
-        "profiling": {"allowed": allowed, "because": because},
+        "profiling": {
+            "allowed": profiling_allowed(current, default),
+            "because": why_profiled(current, default, told),
+        },
     }

@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError
 from feature_store.documents import SiteDocuments, Write
 from feature_store.errors import StoreUnavailableError
 from recsvc.api.http import AnyWorker, actor, field_errors, json_body, secured, unsecured
+from recsvc.api.languages import InWords
 from recsvc.api.openapi import body_of, responses
-from recsvc.api.portraits import InWords
 from recsvc.api.revisions import etag, expected_revision
 from recsvc.api.schemas import Document
 from recsvc.checks import InvalidRequestError

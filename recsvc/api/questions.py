@@ -19,8 +19,9 @@ from recsvc.api.http import (
     read_headers,
     secured,
 )
+from recsvc.api.languages import InWords
 from recsvc.api.openapi import body_of, responses
-from recsvc.api.portraits import InWords, context_of, profiled_by
+from recsvc.api.portraits import context_of, profiled_by
 from recsvc.api.preferences import Mine
 from recsvc.api.schemas import Document
 from recsvc.auth import ForbiddenError

@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from feature_store.preferences import (
-    MAX_CONSENT_CHANGES,
     PURPOSES,
     ConsentChange,
     Email,
@@ -13,6 +12,7 @@ from feature_store.preferences import (
     Preferences,
     Purpose,
     Snooze,
+    newest_changes,
     stricter,
 )
 from feature_store.schema import MAX_CLOCK_SKEW_S, ItemId
@@ -28,6 +28,7 @@ from recsvc.customer.patches import (
 )
 
 MAX_SOURCE_LENGTH = 128
+_TASTE = ("followed_brands", "followed_categories", "interests")
 
 
 def changed(
@@ -128,7 +129,7 @@ def consented(
     return preferences.model_copy(
         update={
             "consent": preferences.consent.model_copy(update=new),
-            "consent_changes": _newest(changes),
+            "consent_changes": newest_changes(changes),
         }
     )
 
@@ -169,7 +170,7 @@ def heard(
 
 
 def is_restriction(before: Preferences, after: Preferences) -> bool:
-    """Tell whether a change takes nothing back: what is hidden stays hidden, a no stays a no.
+    """Tell whether a change only hides and refuses more: it takes nothing back, and adds no taste.
 
     Parameters
     ----------
@@ -179,6 +180,10 @@ def is_restriction(before: Preferences, after: Preferences) -> bool:
     for purpose in PURPOSES:
         if getattr(after.consent, purpose) and not getattr(before.consent, purpose):
             return False
+    if any(getattr(after, name) - getattr(before, name) for name in _TASTE):
+        return False
+    if after.page != before.page:
+        return False
     both = stricter(after, before)
     return both.model_copy(update={"consent_changes": after.consent_changes}) == after
 
@@ -223,11 +228,3 @@ def _consents(patch: PreferencesPatch) -> dict[Purpose, bool | None]:
         return dict.fromkeys(PURPOSES)
     named = patch.consent.model_fields_set
     return {purpose: getattr(patch.consent, purpose) for purpose in PURPOSES if purpose in named}
-
-
-def _newest(changes: list[ConsentChange]) -> tuple[ConsentChange, ...]:
-    """Keep the newest changes, and of each purpose the last one whatever its age."""
-    last = {change.purpose: at for at, change in enumerate(changes)}
-    spare = [at for at in range(len(changes)) if at not in last.values()]
-    dropped = set(spare[: max(0, len(changes) - MAX_CONSENT_CHANGES)])
-    return tuple(change for at, change in enumerate(changes) if at not in dropped)

@@ -116,33 +116,6 @@ def may_profile(
     return profiling_allowed(preferences, default)
 
 
-def why_profiled(preferences: Preferences, default: ProfilingDefault) -> tuple[bool, str]:
-    """Say whether a person's history is used and added to now, and why, in words.
-
-    Parameters
-    ----------
-    preferences : Preferences
-        What the person decided.
-    default : {"opt_out", "opt_in"}
-        What holds for who was never asked.
-    """
-    allowed = profiling_allowed(preferences, default)
-    if not preferences.personalization:
-        return allowed, "Personalization is switched off."
-    said = preferences.consent.profiling
-    if said is None:
-        if default == "opt_out":
-            return allowed, "You were not asked yet, and this shop personalizes until you object."
-        return allowed, "You were not asked yet, and this shop personalizes only if you agree."
-    changes = [one for one in preferences.consent_changes if one.purpose == "profiling"]
-    when = f" on {changes[-1].at:%Y-%m-%d}" if changes else ""
-    if said:
-        return allowed, f"You agreed{when}."
-    if changes and changes[-1].source == "gpc":
-        return allowed, f"Your browser objected{when}, by Global Privacy Control."
-    return allowed, f"You refused{when}."
-
-
 def said_by(caller: Principal | None) -> str:
     """Return how the change log names who says something of consents."""
     if caller is None or caller.kind == "public":

@@ -1,8 +1,9 @@
-"""A portrait in words."""
+"""What is thought of a person, and whether anything may be, in words."""
 
 from typing import Any
 
-from feature_store.preferences import UNREADABLE
+from feature_store.preferences import UNREADABLE, Preferences, ProfilingDefault
+from recsvc.customer.consenting import GPC
 from recsvc.customer.portrait import Point, Portrait, Signal
 from recsvc.explaining.words import Words
 
@@ -94,3 +95,29 @@ class Teller:
     def signal(self, signal: Signal) -> str:
         """Return what somebody did as a sentence."""
         return self._text(f"profile.did_{signal.type}", item=self.title(signal.row))
+
+
+def why_profiled(preferences: Preferences, default: ProfilingDefault, words: Words) -> str:
+    """Say why a person's history is used and added to now, or why not.
+
+    Parameters
+    ----------
+    preferences : Preferences
+        What the person decided.
+    default : {"opt_out", "opt_in"}
+        What holds for who was never asked.
+    words : Words
+        Of some language.
+    """
+    if not preferences.personalization:
+        return words.text("profiling.off")
+    said = preferences.consent.profiling
+    if said is None:
+        return words.text(f"profiling.unasked_{default}")
+    changes = [one for one in preferences.consent_changes if one.purpose == "profiling"]
+    code = "agreed" if said else "refused"
+    if not changes:
+        return words.text(f"profiling.{code}")
+    if not said and changes[-1].source == GPC:
+        code = "objected"
+    return words.text(f"profiling.{code}_on", date=f"{changes[-1].at:%Y-%m-%d}")

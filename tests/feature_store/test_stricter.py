@@ -1,10 +1,11 @@
 """Of two people who turn out to be one, the stricter choice holds: for every preference."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import orjson
 
 from feature_store.preferences import (
+    MAX_CONSENT_CHANGES,
     Answered,
     ConsentChange,
     Disowned,
@@ -14,6 +15,7 @@ from feature_store.preferences import (
     Purposes,
     Snooze,
     document_of,
+    merged,
     read_preferences,
     stricter,
 )
@@ -50,3 +52,22 @@ def test_every_preference_has_a_stricter_one() -> None:
         getattr(strict, name) != getattr(Preferences(), name) for name in Preferences.model_fields
     )
     assert stricter(strict, Preferences()) == stricter(Preferences(), strict) == strict
+
+
+def test_a_merge_keeps_the_last_change_of_each_purpose() -> None:
+    refused = ConsentChange(purpose="profiling", allowed=False, at=NOW, source="customer")
+    user = Preferences(consent=Purposes(profiling=False), consent_changes=(refused,))
+    often = tuple(
+        ConsentChange(
+            purpose="analytics",
+            allowed=day % 2 == 0,
+            at=NOW + timedelta(days=day),
+            source="visitor",
+        )
+        for day in range(1, MAX_CONSENT_CHANGES + 1)
+    )
+    visitor = Preferences(consent=Purposes(analytics=True), consent_changes=often)
+    both = merged(user, visitor, NOW + timedelta(days=99))
+    assert both.consent == Purposes(profiling=False, analytics=True)
+    assert refused in both.consent_changes
+    assert len(both.consent_changes) == MAX_CONSENT_CHANGES

@@ -126,7 +126,10 @@ def test_the_last_change_after_a_merge_is_what_holds(
 
 
 @given(decided(), decided())
-def test_a_merge_only_restricts(user: Preferences, visitor: Preferences) -> None:
+def test_of_choices_a_merge_only_restricts(user: Preferences, visitor: Preferences) -> None:
+    nothing: frozenset[str] = frozenset()
+    taste = ("followed_brands", "followed_categories", "interests")
+    visitor = visitor.model_copy(update={**dict.fromkeys(taste, nothing), "page": None})
     both = stricter(user, visitor)
     grants = [one for one in PURPOSES if getattr(both.consent, one)]
     if all(getattr(user.consent, one) for one in grants):
@@ -152,6 +155,11 @@ def test_a_merge_only_restricts(user: Preferences, visitor: Preferences) -> None
         ({"consent": {"analytics": False}}, True),
         ({"consent": {"email_marketing": None}}, False),
         ({"hidden_brands": {"add": ["followed"]}}, True),
+        ({"followed_brands": {"add": ["another"]}}, False),
+        ({"followed_brands": {"remove": ["followed"]}}, False),
+        ({"interests": ["anything"]}, False),
+        ({"page": {"modules": ["new"]}}, False),
+        ({"email": {"frequency_days": 7}}, True),
     ],
 )  # fmt: skip
 def test_what_a_page_may_change_of_somebody_who_signed_in(

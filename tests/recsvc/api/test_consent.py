@@ -106,6 +106,9 @@ def test_an_objecting_browser_is_obeyed_and_remembered_with_a_token(
     stored = client.get(f"/v1/users/{user}/preferences")
     assert changes(stored) == [("profiling", False, "gpc")]
     assert "Global Privacy Control" in stored.json()["profiling"]["because"]
+    german = browser.get(MINE, headers={"Accept-Language": "de-AT, en;q=0.5"})
+    assert german.json()["profiling"]["because"].startswith("Ihr Browser hat am ")
+    assert german.headers["content-language"] == "de"
     # From now on on every device, and once is enough.
     assert not browser.get(RECS).json()["personalized"]
     browser.get(RECS, headers=GPC)
