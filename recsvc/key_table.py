@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from feature_store.errors import StoreUnavailableError
@@ -35,6 +35,8 @@ class _Table:
     principals: dict[bytes, Principal]
     tokens: TokenVerifier
     origins: frozenset[str]
+    seen: dict[bytes, Principal] = field(default_factory=dict)
+    """Keys that were found in `principals`: their HMACs need not be computed again."""
 
 
 class Authenticator:
@@ -63,11 +65,19 @@ class Authenticator:
     def known(self, key: bytes) -> Principal | None:
         """Return whose key or token it is, from memory; ``None`` if the worker does not know it.
 
-        The table is keyed by HMAC: how long a look takes says nothing about a key.
+        How long a look takes says nothing about a key: the table is keyed by HMAC, and what was
+        seen by the interpreter's own keyed hash, before any two keys are compared.
         """
+        table = self._table
+        principal = table.seen.get(key)
+        if principal is not None:
+            return principal
         if b"." in key:
-            return self._table.tokens.known(key, time.time())
-        return self._table.principals.get(digest_of(self._secret, key))
+            return table.tokens.known(key, time.time())
+        principal = table.principals.get(digest_of(self._secret, key))
+        if principal is not None:
+            table.seen[key] = principal
+        return principal
 
     async def identify(self, key: bytes | None) -> Principal:
         """Return whose key or token it is, asking the store for one that the worker does not know.

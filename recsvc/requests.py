@@ -7,7 +7,7 @@ runs on every request, and pydantic would cost more than all of the rest of the 
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -15,6 +15,7 @@ import orjson
 
 from feature_store.conditions import Condition
 from feature_store.schema import Consent, ItemId, person_of
+from feature_store.values import value_class
 from recsvc import checks
 from recsvc.checks import (
     MAX_LIMIT,
@@ -33,7 +34,7 @@ MAX_FILTER_LENGTH = 16_384
 _BAD_ESCAPE = re.compile(b"%(?![0-9A-Fa-f]{2})")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class(frozen=True, slots=True)
 class RecommendationRequest:
     """One question: what should be shown in this slot, to this person, here and now.
 
@@ -123,9 +124,10 @@ def parse_query(query: bytes, without: frozenset[str] = frozenset()) -> Recommen
                 document[name] = reader(value)
         except BadValueError as bad:
             errors.append(FieldError(pointer_to(*name.split(".", 1)) + bad.pointer, bad.detail))
-    for name in without.intersection(document):
-        del document[name]
-        errors.append(_unknown(name, without))
+    if without:
+        for name in without.intersection(document):
+            del document[name]
+            errors.append(_unknown(name, without))
     return _build(document, errors)
 
 
@@ -178,15 +180,17 @@ def load_json(body: bytes) -> Any:
 
 def decode_query(query: bytes, errors: list[FieldError]) -> list[tuple[str, str]]:
     """Split and decode a query string; what cannot be decoded goes to `errors`."""
-    plain = b"%" not in query and b"+" not in query and query.isascii()
-    pairs = []
+    pairs: list[tuple[str, str]] = []
+    if b"%" not in query and b"+" not in query and query.isascii():
+        for text in query.decode().split("&"):
+            if text:
+                plain_name, _, plain_value = text.partition("=")
+                pairs.append((plain_name, plain_value))
+        return pairs
     for piece in query.split(b"&"):
         if not piece:
             continue
         raw_name, _, raw_value = piece.partition(b"=")
-        if plain:
-            pairs.append((raw_name.decode(), raw_value.decode()))
-            continue
         name, value = _decoded(raw_name), _decoded(raw_value)
         if name is None or value is None:
             shown = name if name is not None else raw_name.decode("ascii", "replace")
@@ -211,18 +215,14 @@ def _decoded(raw: bytes) -> str | None:
 def _build(document: dict[str, Any], errors: list[FieldError]) -> RecommendationRequest:
     values: dict[str, Any] = {}
     for name, value in document.items():
-        if value is None:
-            if name not in _CHECKS:
-                errors.append(_unknown(name))
-            continue
         check = _CHECKS.get(name)
         if check is None:
             errors.append(_unknown(name))
-            continue
-        try:
-            values[name] = check(value)
-        except BadValueError as bad:
-            errors.append(FieldError(pointer_to(name) + bad.pointer, bad.detail))
+        elif value is not None:
+            try:
+                values[name] = check(value)
+            except BadValueError as bad:
+                errors.append(FieldError(pointer_to(name) + bad.pointer, bad.detail))
     if "external_id" in values and "user_id" in values:
         errors.append(FieldError("#/external_id", "stands for a user_id: give one of the two"))
     if errors:

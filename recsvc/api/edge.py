@@ -6,7 +6,6 @@ lease that has ended - goes on to the declared route, which asks the same parser
 says what is wrong.
 """
 
-import os
 import random
 import re
 import time
@@ -23,6 +22,7 @@ from recsvc.api.problems import MEDIA_TYPE, Problem, problem_of, problem_respons
 from recsvc.api.recommendations import PATH, SCOPE, outcome
 from recsvc.auth import Principal, UnauthorizedError, check_origin, credentials
 from recsvc.pages import answer_page
+from recsvc.protocol import WHOLE
 from recsvc.public_keys import question_of
 from recsvc.requests import OF_ONE_LIST, parse_query
 from recsvc.telemetry import get_logger
@@ -30,6 +30,7 @@ from recsvc.worker import Worker
 
 FAILURES_LOGGED_A_SECOND = 10
 _LIST = PATH.encode()
+_NO_EXTENSIONS: dict[str, Any] = {}
 _PAGE = re.compile(rb"/v1/pages/([A-Za-z0-9_.-]{1,64})")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -138,8 +139,9 @@ class Edge:
         principal = worker.auth.known(key) if key is not None else None
         if principal is None or SCOPE not in principal.scopes:
             return False
+        path = scope["raw_path"]
+        page = None if path == _LIST else _PAGE.fullmatch(path)
         try:
-            page = _PAGE.fullmatch(scope["raw_path"])
             question = parse_query(scope["query_string"], OF_ONE_LIST if page else frozenset())
             if principal.kind != "server":
                 question = question_of(principal, question)
@@ -161,8 +163,10 @@ class Edge:
         raw_headers += self._readable_by(headers.origin, principal)
         raw_headers.append((b"x-request-id", request_id))
         raw_headers.append((b"server-timing", self._timed(parsed - began, *found.phases_s)))
-        await send({"type": "http.response.start", "status": status, "headers": raw_headers})
-        await send({"type": "http.response.body", "body": body})
+        write = scope.get("extensions", _NO_EXTENSIONS).get(WHOLE)
+        if write is None or not write(status, raw_headers, body):
+            await send({"type": "http.response.start", "status": status, "headers": raw_headers})
+            await send({"type": "http.response.body", "body": body})
         self._note(scope, PATH if page is None else PAGE_PATH, status, request_id, began)
         return True
 
@@ -257,7 +261,7 @@ def _request_id(given: bytes | None) -> bytes:
     """Return the caller's name of the request if it is a good one, or else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return os.urandom(8).hex().encode()
+    return b"%016x" % random.getrandbits(64)
 
 
 def _plain_key(headers: RequestHeaders, in_address: bytes | None) -> bytes | None:

@@ -1,7 +1,6 @@
 """What routes need to know of a request besides its parameters."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from feature_store.preferences import UNREADABLE
 from feature_store.schema import check_id
+from feature_store.values import value_class
 from recsvc.api.problems import MediaTypeError, TooLargeError
 from recsvc.auth import ForbiddenError, Kind, Principal, check_origin, credentials, require
 from recsvc.checks import FieldError, pointer_to
@@ -17,7 +17,7 @@ from recsvc.customer.consenting import gpc_refusal
 from recsvc.worker import Worker
 
 
-@dataclass(frozen=True, slots=True)
+@value_class(frozen=True, slots=True)
 class RequestHeaders:
     """The headers that matter, read once.
 
@@ -40,13 +40,14 @@ class RequestHeaders:
 def read_headers(scope: Mapping[str, Any]) -> RequestHeaders:
     """Read the headers of a request; of a header that repeats, the last counts."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
+    get = headers.get
     return RequestHeaders(
-        headers.get(b"authorization"),
-        headers.get(b"x-api-key"),
-        headers.get(b"if-none-match"),
-        headers.get(b"x-request-id"),
-        headers.get(b"sec-gpc") == b"1",
-        headers.get(b"origin"),
+        get(b"authorization"),
+        get(b"x-api-key"),
+        get(b"if-none-match"),
+        get(b"x-request-id"),
+        get(b"sec-gpc") == b"1",
+        get(b"origin"),
     )
 
 
