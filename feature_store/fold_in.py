@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas, lapack
+
+from feature_store.lapack import blas, lapack
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]

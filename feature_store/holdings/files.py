@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -58,7 +59,7 @@ def log_rows(log: EventLog, wanted: Wanted) -> Iterator[list[Row]]:
     list of dict
         Columns of ``event_log.EVENT_LOG_SCHEMA`` that are not null, oldest first within a file.
     """
-    visitors = pa.array(sorted(wanted.visitors), pa.string())
+    visitors = _strings(sorted(wanted.visitors))
     for file, group in _groups(log.files()):
         names = [name for name in EVENT_LOG_SCHEMA if name in file.schema_arrow.names]
         whose = file.read_row_group(group, columns=_WHOSE, use_threads=False)
@@ -111,7 +112,7 @@ def decision_records(folder: Path, wanted: Wanted) -> Iterator[list[Row]]:
                 found.append(orjson.loads(line))
         yield from _fresh([one for one in found if one.get("person") in people], seen)
     # After the live ones: a file that is sealed in between is here now.
-    value_set = pa.array(people, pa.string())
+    value_set = _strings(people)
     for file, group in _groups(sorted(folder.glob("date=*/*.parquet"))):
         whose = file.read_row_group(group, columns=["person"], use_threads=False)
         mine = pc.is_in(whose["person"], value_set=value_set)
@@ -189,6 +190,11 @@ def _groups(paths: Sequence[Path]) -> Iterator[tuple[pq.ParquetFile, int]]:
         with suppress(FileNotFoundError), pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 yield file, group
+
+
+def _strings(values: Sequence[str]) -> pa.Array:
+    # By polars: `pyarrow.array` imports pandas where it is installed, and holds up the pages.
+    return pl.Series(values, dtype=pl.String).to_arrow().cast(pa.string())
 
 
 def _tables(paths: Sequence[Path], columns: list[str]) -> Iterator[pa.Table]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from feature_store.errors import NotFoundError, RecsvcError, UserError
+from recsvc import memory
 
 if TYPE_CHECKING:
     from recsvc.settings import Settings
@@ -51,6 +52,7 @@ def run(app: typer.Typer) -> int:
     int
         Exit code: 2 for a user's mistake, 1 for a failure, 130 after Ctrl-C.
     """
+    memory.collect_rarely()
     # A command that is asked to end stops what it started, as it does at Ctrl-C.
     signal.signal(signal.SIGTERM, _end)
     # asyncio would turn Ctrl-C into the cancellation of a task, which a library may swallow.

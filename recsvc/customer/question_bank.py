@@ -17,7 +17,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.special import gammaln
 
 from feature_store.content import columns_at
 from recsvc.explaining.naming import Naming
@@ -118,7 +117,8 @@ def gains(shares: F64, mine: F64, n_mine: float) -> tuple[F64, F64]:
     a = np.maximum(float(PSEUDO_PURCHASES) * shares + mine, 1e-9)
     b = np.maximum(total - a, 1e-9)
     # That none of the next choices falls into it: the zero term of a beta-binomial.
-    no = np.exp(gammaln(b + CHOICES) - gammaln(b) + gammaln(total) - gammaln(total + CHOICES))
+    before = np.arange(CHOICES)
+    no = np.prod((b[:, None] + before) / (total + before), axis=1)
     no = np.clip(no, 1e-12, 1 - 1e-12)
     mean, after_no = a / total, a / (total + CHOICES)
     after_yes = np.minimum((mean - no * after_no) / (1 - no), 1 - 1e-12)

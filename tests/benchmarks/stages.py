@@ -45,7 +45,7 @@ from feature_store.embedded import EmbeddedServer  # noqa: E402
 from feature_store.fold_in import FoldIn  # noqa: E402
 from feature_store.schema import person_of  # noqa: E402
 from recsvc.app import create_app  # noqa: E402
-from recsvc.running import COLLECTOR_THRESHOLDS  # noqa: E402
+from recsvc.memory import COLLECTOR_THRESHOLDS  # noqa: E402
 from recsvc.settings import load_settings  # noqa: E402
 
 P = ParamSpec("P")
