@@ -5,16 +5,16 @@ worker answers for all; that costs microseconds for each value. So what happens 
 counted in plain numbers, which are handed over once a second and whenever somebody looks.
 """
 
+import contextlib
 import logging
 import os
 import sys
 from bisect import bisect_left
 from collections import Counter as Counts
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Literal, TextIO, cast
 
 import orjson
-import structlog
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -25,6 +25,24 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+
+
+@contextlib.contextmanager
+def _without(library: str) -> Iterator[None]:
+    """Import something as if an optional library of its own were not installed."""
+    if library in sys.modules:
+        yield
+        return
+    sys.modules[library] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[library]
+
+
+# With rich, structlog loads all that it needs for colours on a terminal: 100 modules, never used.
+with _without("rich"):
+    import structlog
 
 # Series that say when each counter was created double the scrape and help nobody.
 disable_created_metrics()  # type: ignore[no-untyped-call]
