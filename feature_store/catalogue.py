@@ -6,7 +6,7 @@ memory-mapped (``catalogue_files``); what changed since they were written lies o
 overlay.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,13 +19,14 @@ from feature_store.derived_columns import Derived
 from feature_store.item_changes import ItemChange, apply_changes
 from feature_store.item_columns import COLUMNS, as_catalogue_frame, as_document
 from feature_store.item_ids import find_rows, hash_ids, id_hash
-from feature_store.item_names import FileNames, ItemNames
+from feature_store.item_names import FileNames, ItemNames, Key, Kind
 from feature_store.item_words import words_of
-from feature_store.masks import MaskCache
+from feature_store.masks import Columns, MaskCache
 from feature_store.schema import ItemId
 
 _ID_CACHE = 50_000
 _FEW_IDS = 64
+MAX_NAMES = 1_024  # whose items are kept as bits: those that were asked for last
 
 Mask = npt.NDArray[np.bool_]
 I32 = npt.NDArray[np.int32]
@@ -73,6 +74,7 @@ class Catalogue:
         self._arrays: Mapping[str, npt.NDArray[Any]] | None = None
         self._masks = MaskCache(frame.height)
         self.names = ItemNames(FileNames(frame))
+        self._named: dict[Key, npt.NDArray[np.uint8]] = {}
         self._showable: dict[tuple[frozenset[str], str | None], showing.Showable] = {}
         self._markets: frozenset[str] | None = None
         self._has_groups: bool | None = None
@@ -142,9 +144,9 @@ class Catalogue:
         new._arrays = derived_columns.successor(
             self._all_arrays, self._derived.files, n_rows, overlaid, (rows, values)
         )
-        present = (values["states"] & derived_columns.PRESENT).view(np.bool_)
-        new._masks = self._masks.carried(n_rows, rows, frame, present)
-        new.names = self.names.with_items(changed.values())
+        new._masks = self._masks.carried(n_rows, rows)
+        new.names = self.names.with_items(changed)
+        new._named = self._names_that_stay(new, changed)
         new._markets = self.markets.union(
             entry["market"] for columns in changed.values() for entry in columns["markets"] or ()
         )
@@ -154,6 +156,16 @@ class Catalogue:
             key: known.carried(change, *key) for key, known in list(self._showable.items())
         }
         return new
+
+    def _names_that_stay(
+        self, new: "Catalogue", changed: Iterable[int]
+    ) -> dict[Key, npt.NDArray[np.uint8]]:
+        """Return the bits of the names that no changed row has, or had."""
+        if not self._named or -(-new.n_rows // 8) != -(-self.n_rows // 8):
+            return {}
+        gone = self.names.keys_of(changed, self.frame.height)
+        gone |= new.names.keys_of(changed, self.frame.height)
+        return {key: bits for key, bits in self._named.items() if key not in gone}
 
     @property
     def _derived(self) -> Derived:
@@ -282,7 +294,7 @@ class Catalogue:
         ndarray of bool, shape (n_rows,)
             Read-only; holes and deleted items are false.
         """
-        known = self._masks.get(key)
+        known = self._masks.get(key, self._columns_above)
         if known is not None:
             return known
         mask = np.zeros(self.n_rows, dtype=bool)
@@ -296,32 +308,28 @@ class Catalogue:
         self._masks.put(key, expression, mask)
         return mask
 
-    def bits(self, key: str, expression: Callable[[], pl.Expr]) -> npt.NDArray[np.uint8]:
-        """Return a `mask` as bits: an eighth of the memory to look at, for many masks at once.
+    def _columns_above(self, rows: I64) -> Columns:
+        """Return what rows that were changed hold."""
+        frame = pl.DataFrame([self.overlay[row] for row in rows.tolist()], schema=COLUMNS)
+        return Columns(frame, ~frame["deleted"].to_numpy())
 
-        Parameters
-        ----------
-        key : str
-            As in `mask`.
-        expression : callable
-            Makes the expression, which alone costs more than to find a mask that is known.
+    def named(self, kind: Kind, text: str) -> npt.NDArray[np.uint8]:
+        """Return the items of a brand, or of a category and all below it, as bits.
 
         Returns
         -------
         ndarray of uint8, shape (ceil(n_rows / 8),)
-            As ``numpy.packbits`` makes it; read-only, and the same array as long as no change of
-            the catalogue touches it.
+            As ``numpy.packbits`` makes it; the same array until one of these items changes, or rows
+            are added.
         """
-        known = self._masks.bits(key)
-        if known is None:
-            made = expression()
-            mask = self.mask(key, made)
-            known = self._masks.bits(key)
-            if known is None:
-                # It was open still, and its bits had made room for those of others.
-                self._masks.put(key, made, mask)
-                known = np.packbits(mask)
-        return known
+        key = (kind, text)
+        bits = self._named.pop(key, None)
+        if bits is None:
+            bits = np.packbits(self.names.mask(kind, text, self.n_rows))
+            for oldest in list(self._named)[: 1 - MAX_NAMES]:
+                self._named.pop(oldest, None)
+        self._named[key] = bits  # the last one asked for is the last to go
+        return bits
 
     def showable(self, now_s: int, kinds: frozenset[str], market: str | None = None) -> Mask:
         """Return which rows may be shown at a time: available, published, not expired.

@@ -1,16 +1,50 @@
-"""Which rows fulfil an expression: evaluated once, kept small, carried over by every change."""
+"""Which rows fulfil an expression: evaluated once, kept small, brought up to date when asked for.
 
-from typing import Self
+A change of the catalogue costs the masks nothing: only the rows that changed since a mask was last
+asked for are evaluated again, when it is asked for again. Who asks for a thousand different masks
+once does not slow down every later change.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 Mask = npt.NDArray[np.bool_]
+Bits = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.int64]
 
 MAX_MASKS = 1_024
 OPEN_BYTES = 8 << 20
 _OPEN_AT_LEAST = 8
+
+
+class Columns(NamedTuple):
+    """What some rows hold now.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Their columns, in their order.
+    present : ndarray of bool, shape (n,)
+        Whether they are not deleted; one that is fulfils nothing.
+    """
+
+    frame: pl.DataFrame
+    present: Mask
+
+
+Read = Callable[[Rows], Columns]
+"""Returns what rows that were changed hold now."""
+
+
+class _Known(NamedTuple):
+    expression: pl.Expr
+    bits: Bits
+    version: int
+    """How many changes it has seen."""
 
 
 class MaskCache:
@@ -24,46 +58,50 @@ class MaskCache:
 
     def __init__(self, n_rows: int) -> None:
         self.n_rows = n_rows
-        self._bits: dict[str, tuple[pl.Expr, npt.NDArray[np.uint8]]] = {}
-        self._open: dict[str, Mask] = {}
+        self._known: dict[str, _Known] = {}
+        self._open: dict[str, tuple[Bits, Mask]] = {}
         self._most_open = max(_OPEN_AT_LEAST, OPEN_BYTES // max(n_rows, 1))
+        self._changes: list[Rows] = []
+        self._version = 0
+        self._columns: dict[int, tuple[Rows, Columns]] = {}
 
-    def get(self, key: str) -> Mask | None:
-        """Return a mask that is known, read-only."""
-        mask = self._open.get(key)
-        if mask is not None:
-            return mask
-        known = self._bits.get(key)
+    def get(self, key: str, read: Read) -> Mask | None:
+        """Return a mask that is known, read-only.
+
+        Parameters
+        ----------
+        key : str
+            Its name.
+        read : callable
+            Asked for the rows that were changed since it was last asked for.
+        """
+        known = self._known.pop(key, None)
         if known is None:
             return None
-        mask = np.unpackbits(known[1], count=self.n_rows).view(np.bool_)
-        self._keep_open(key, mask)
+        if known.version < self._version:
+            known = self._refreshed(known, read)
+        self._known[key] = known  # the last one asked for is the last to go
+        bits, mask = self._open.get(key, (None, None))
+        if bits is not known.bits or mask is None or len(mask) != self.n_rows:
+            mask = np.unpackbits(known.bits, count=self.n_rows).view(np.bool_)
+            self._keep_open(key, known.bits, mask)
         return mask
-
-    def bits(self, key: str) -> npt.NDArray[np.uint8] | None:
-        """Return a mask that is known as bits (``numpy.packbits``), not to be written to.
-
-        Changes in which nothing of it changes hand on the same array.
-        """
-        known = self._bits.get(key)
-        return None if known is None else known[1]
 
     def put(self, key: str, expression: pl.Expr, mask: Mask) -> None:
         """Keep a mask and what it was made from."""
-        self._bits[key] = (expression, np.packbits(mask))
-        for oldest in list(self._bits)[:-MAX_MASKS]:
-            self._bits.pop(oldest, None)
-        self._keep_open(key, mask)
+        bits = np.packbits(mask)
+        self._known[key] = _Known(expression, bits, self._version)
+        for oldest in list(self._known)[:-MAX_MASKS]:
+            self._known.pop(oldest, None)
+        self._keep_open(key, bits, mask)
 
-    def _keep_open(self, key: str, mask: Mask) -> None:
+    def _keep_open(self, key: str, bits: Bits, mask: Mask) -> None:
         mask.flags.writeable = False
-        self._open[key] = mask
+        self._open[key] = bits, mask
         for oldest in list(self._open)[: -self._most_open]:
             self._open.pop(oldest, None)
 
-    def carried(
-        self, n_rows: int, rows: npt.NDArray[np.int64], frame: pl.DataFrame, present: Mask
-    ) -> Self:
+    def carried(self, n_rows: int, rows: Rows) -> "MaskCache":
         """Return the masks of a catalogue in which some rows are replaced or added.
 
         Parameters
@@ -72,33 +110,33 @@ class MaskCache:
             Rows of that catalogue.
         rows : ndarray of int64, shape (c,)
             Which are new.
-        frame : DataFrame
-            Their columns, in the same order.
-        present : ndarray of bool, shape (c,)
-            Whether they are not deleted; one that is fulfils nothing.
         """
-        cache = type(self)(n_rows)
-        known = list(self._bits.items())
-        if not known:
-            return cache
-        found = frame.select(
-            expression.fill_null(value=False).alias(str(at))
-            for at, (_, (expression, _)) in enumerate(known)
-        )
-        open_ = dict(self._open)
-        for at, (key, (expression, bits)) in enumerate(known):
-            # An expression without a column has one value for all.
-            values = np.broadcast_to(found[str(at)].to_numpy(), len(rows)) & present
-            fresh = _with_bits(bits, n_rows, rows, values)
-            cache._bits[key] = (expression, fresh)  # noqa: SLF001 (another instance)
-            if fresh is bits and n_rows == self.n_rows and key in open_:
-                cache._open[key] = open_[key]  # noqa: SLF001
+        cache = MaskCache(n_rows)
+        # Catalogues after one another share the list; of two that follow on the same one, one.
+        is_last = len(self._changes) == self._version
+        cache._changes = self._changes if is_last else self._changes[: self._version]
+        cache._changes.append(rows)
+        cache._version = self._version + 1
+        cache._known, cache._open = dict(self._known), dict(self._open)
         return cache
 
+    def _refreshed(self, known: _Known, read: Read) -> _Known:
+        """Return a mask with what changed since it was last asked for."""
+        pending = self._columns.get(known.version)
+        if pending is None:
+            changes = self._changes[known.version : self._version]
+            rows = np.unique(np.concatenate(changes))
+            pending = self._columns[known.version] = rows, read(rows)
+        rows, (frame, present) = pending
+        found = frame.select(known.expression.fill_null(value=False).alias("mask"))["mask"]
+        # An expression without a column has one value for all.
+        values = np.broadcast_to(found.to_numpy(), len(rows)) & present
+        return known._replace(
+            bits=_with_bits(known.bits, self.n_rows, rows, values), version=self._version
+        )
 
-def _with_bits(
-    bits: npt.NDArray[np.uint8], n_rows: int, rows: npt.NDArray[np.int64], values: Mask
-) -> npt.NDArray[np.uint8]:
+
+def _with_bits(bits: Bits, n_rows: int, rows: Rows, values: Mask) -> Bits:
     """Set some bits of a mask; one in which nothing changes is returned as it is."""
     size = -(-n_rows // 8)
     places, shifts = rows >> 3, (7 - (rows & 7)).astype(np.uint8)

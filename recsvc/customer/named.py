@@ -1,7 +1,7 @@
 """What the name of a brand or of a category covers: what customers hide, follow or disown.
 
 A category covers everything below it, in any of an item's categories. Names are looked up as bits
-over the catalogue (``Catalogue.bits``), which changes of the catalogue carry over.
+over the catalogue (``Catalogue.named``), which changes of other items carry over.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from feature_store.catalogue import Catalogue
 from feature_store.preferences import Preferences
@@ -39,14 +38,7 @@ def bits_of(catalogue: Catalogue, name: Name) -> Bits:
     if not catalogue.names.has(kind, text):
         # People may name what they like: it must cost nothing, and push out nothing that is known.
         return np.zeros(-(-catalogue.n_rows // 8), dtype=np.uint8)
-    if kind == "brand":
-        return catalogue.bits(f"brand:{text}", lambda: pl.col("brand") == text)
-    return catalogue.bits(f"category:{text}", lambda: _under(text))
-
-
-def _under(text: str) -> pl.Expr:
-    inside = (pl.element() == text) | pl.element().str.starts_with(f"{text} > ")
-    return pl.col("categories").list.eval(inside).list.any()
+    return catalogue.named(kind, text)
 
 
 def covered(bits: Bits, rows: npt.NDArray[np.integer]) -> Mask:

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.catalogue import Catalogue, hash_ids
+from feature_store.catalogue import MAX_NAMES, Catalogue, hash_ids
 from feature_store.catalogue_files import CatalogueFiles, merged_frame
 from feature_store.conditions import ConditionError, parse_condition
 from feature_store.errors import ArtifactError
 from feature_store.item_columns import COLUMNS, as_catalogue_frame, columns_of, stub_columns
-from feature_store.masks import MAX_MASKS
 from feature_store.schema import Item, ItemId
 from feature_store.store import Store
 
@@ -216,14 +215,49 @@ async def test_a_hole_is_not_given_again(tmp_path: Path, store: Store) -> None:
     assert await store.catalogue.rows_of(["d", "e"]) == [3, 4]
 
 
-def test_bits_are_found_when_more_masks_were_asked_for_than_are_kept() -> None:
-    """What is still open has lost its bits: thousands of customers hide as many brands."""
-    catalogue = Catalogue.from_item_ids([f"i{number}" for number in range(20)])
+def test_names_are_found_when_more_were_asked_for_than_are_kept() -> None:
+    """Thousands of customers hide as many brands."""
+    frame = pl.DataFrame(
+        {"item_id": [f"i{at}" for at in range(20)], "brand": [f"b{at}" for at in range(20)]}
+    )
+    catalogue = Catalogue(as_catalogue_frame(frame), *hash_ids(frame["item_id"]))
 
-    def bits(name: int) -> list[int]:
-        found = catalogue.bits(f"brand:{name}", lambda: pl.col("item_id") == f"i{name}")
+    def rows(name: int) -> list[int]:
+        found = catalogue.named("brand", f"b{name}")
         return np.flatnonzero(np.unpackbits(found, count=20)).tolist()
 
-    names = [*range(20), *range(20, MAX_MASKS + 40)]
+    names = [*range(20), *range(20, MAX_NAMES + 40)]
     for name in (*names, *range(30), *names):
-        assert bits(name) == ([name] if name < 20 else [])
+        assert rows(name) == ([name] if name < 20 else [])
+
+
+def test_a_change_costs_the_masks_nothing_until_they_are_asked_for() -> None:
+    """A thousand filters that somebody asked for once must not slow down every later change."""
+    first = Catalogue.from_item_ids([f"i{at}" for at in range(20)])
+    asked = 0
+
+    def count(values: pl.Series) -> pl.Series:
+        nonlocal asked
+        asked += 1
+        return values == "changed"
+
+    def mask(catalogue: Catalogue) -> list[int]:
+        expression = pl.col("title").map_batches(count, return_dtype=pl.Boolean)
+        return np.flatnonzero(catalogue.mask("title", expression)).tolist()
+
+    def changed(catalogue: Catalogue, row: int, **more: object) -> Catalogue:
+        columns = dict(catalogue.columns_at(row) or stub_columns(f"i{row}"))
+        return catalogue.with_changes({row: {**columns, "title": "changed", **more}})
+
+    assert mask(first) == []
+    before, catalogue = asked, first
+    for row in (3, 5, 3, 22):
+        catalogue = changed(catalogue, row)
+    assert asked == before
+    for _ in range(2):
+        assert mask(catalogue) == [3, 5, 22]
+        assert asked == before + 1
+    assert mask(changed(catalogue, 5, deleted=True)) == [3, 22]
+    # Two that follow on the same one do not see each other's changes.
+    one, other = changed(first, 7), changed(first, 8)
+    assert [mask(either) for either in (one, other, one)] == [[7], [8], [7]]

@@ -21,6 +21,7 @@ from feature_store.conditions import parse_condition
 from feature_store.embedded import EmbeddedServer
 from feature_store.item_changes import ItemWrite
 from feature_store.item_columns import COLUMNS, as_document, columns_of, stub_columns
+from feature_store.item_names import Kind
 from feature_store.item_search import ItemSearch, search
 from feature_store.preferences import NO_PREFERENCES
 from feature_store.registry import ModelRegistry
@@ -41,6 +42,10 @@ CONDITIONS = [
     parse_condition({"not": {"field": "item.categories", "op": "under", "value": "taste 1"}}),
     parse_condition({"field": "item.price", "op": "gte", "value": 2}),
     parse_condition({"field": "item.attributes.size", "op": "eq", "value": "L"}),
+]
+NAMES: list[tuple[Kind, str]] = [
+    *(("brand", text) for text in ("A", "B", "C")),
+    *(("category", text) for text in ("taste", "taste 0", "taste 1", "taste 1 > x")),
 ]
 REQUESTS = [
     RecommendationRequest(placement="home", limit=6),
@@ -258,6 +263,20 @@ class CatalogueMachine(RuleBasedStateMachine):
             assert not mask[
                 [row for one, row in self.rows.items() if self.items[one] is None]
             ].any()
+
+        for kind, text in NAMES:
+            expected = {row for one, row in self.rows.items() if self.has_name(one, kind, text)}
+            for known in (catalogue, fresh):
+                found = np.unpackbits(known.named(kind, text), count=known.n_rows)
+                assert set(np.flatnonzero(found)) == expected, (kind, text)
+
+    def has_name(self, item_id: str, kind: Kind, text: str) -> bool:
+        item = self.items[item_id]
+        if item is None:
+            return False
+        if kind == "brand":
+            return bool(item["brand"] == text)
+        return any(f"{path} > ".startswith(f"{text} > ") for path in item["categories"])
 
     def is_shown(self, item_id: str, now_s: int, kinds: frozenset[str], market: str | None) -> bool:
         item = self.items[item_id]
