@@ -8,7 +8,6 @@ import asyncio
 import importlib
 import pkgutil
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -240,7 +239,6 @@ async def test_the_table(
 ) -> None:
     service = own[0]
     closed = [operation for operation in operations if operation.kinds]
-    began = time.monotonic()
     found = await table(service, closed, credentials)
     wrong = []
     for operation in closed:
@@ -251,7 +249,6 @@ async def test_the_table(
                 wrong.append(f"{operation} with {name}: {was}, not {status}")
     assert not wrong, "\n".join(["", *wrong])
     assert not found, "every cell was expected to be something"
-    assert time.monotonic() - began < 60
 
 
 async def test_open_addresses_need_nothing_and_mind_nothing(
