@@ -14,6 +14,8 @@ from typing import Any
 import orjson
 
 from feature_store.files import write_atomically
+from feature_store.withheld_counts import NAME as WITHHELD
+from feature_store.withheld_counts import summed
 
 MAX_FILES = 32
 
@@ -102,7 +104,9 @@ class ChangeLog:
         first = 0
         while first < len(files) - 2 and sizes[first] > sum(sizes[first + 1 :]):
             first += 1
-        write_atomically(files[first], b"".join(path.read_bytes() for path in files[first:]))
+        content = b"".join(path.read_bytes() for path in files[first:])
+        # Counts need not be kept one by one.
+        write_atomically(files[first], summed(content) if name == WITHHELD else content)
         for path in files[first + 1 :]:
             path.unlink()
 

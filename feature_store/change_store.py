@@ -25,7 +25,7 @@ class Changes:
     Parameters
     ----------
     name : str
-        ``keys``, ``site``, ``people``, ``catalogue``.
+        ``keys``, ``site``, ``forgotten``, ``withheld``, ``people``, ``catalogue``.
     ids : list of str
         Place of each: the id in its stream, with the shard's number at its end for ``people``, or
         its number in the catalogue's log.

@@ -23,6 +23,7 @@ key                            type    lives       holds (written by)
 ``q:{sNN}:MINUTE:PERSON``      string  2 minutes   events by public keys (``quota``)
 ``i:{sNN}:IMPORT``             set     7 days      persons to whom an import was added already
 ``e:{sNN}``                    stream  archived    accepted events, as JSON
+``c:{withheld}``               stream  archived    how often what was bought unstored, of nobody
 ``{cat}:ids``                  hash    for ever    item id → catalogue row: the authority
 ``{cat}:new``                  hash    a restore   ids on their way into ``{cat}:ids``
 ``{cat}:log``                  list    trimmed     changes of items since the file before the last
@@ -70,7 +71,8 @@ FORGOTTEN_SALT = "{forgotten}:salt"
 ERASURE_JOBS = "{forgotten}:jobs"
 ERASURE_RECEIPTS = "{forgotten}:receipts"
 FORGOTTEN_CHANGES = "c:{forgotten}"
-CHANGE_STREAMS = (KEY_CHANGES, SITE_CHANGES, FORGOTTEN_CHANGES)
+WITHHELD = "c:{withheld}"
+CHANGE_STREAMS = (KEY_CHANGES, SITE_CHANGES, FORGOTTEN_CHANGES, WITHHELD)
 """Streams of what changes without being an event; archived like the events."""
 ARCHIVER = "{archive}:leader"
 EPOCH = "{archive}:epoch"
@@ -169,5 +171,5 @@ def events(shard: str) -> str:
     return f"e:{shard}"
 
 
-OURS = re.compile(rb"([bcdeghiklmnpqrtux]:)?\{(s\d\d|cat|keys|site|archive|forgotten)\}")
+OURS = re.compile(rb"([bcdeghiklmnpqrtux]:)?\{(s\d\d|cat|keys|site|archive|forgotten|withheld)\}")
 """What every key of ours begins with; whatever else a server holds is somebody else's."""

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from feature_store import external_ids, keys, scripts
 from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
 from feature_store.forgetting.guards import Guard, Salts
+from feature_store.forgetting.ledger import NO_CUT, Cut
 from feature_store.person_documents import (
     KINDS,
     Document,
@@ -36,7 +37,8 @@ ATTEMPTS = 50
 CHUNK = 500
 
 Change = Callable[[Document | None], Document | None]
-ChangeOfSomebody = Callable[[str, Document | None], Document | None]
+ChangeOfSomebody = Callable[[str, Document | None, Cut], Document | None]
+"""Gets whose the document is, what it is now, and what is forgotten of them."""
 Follow = Callable[[str, bytes], Awaitable[str]]
 _IS_LINKED, _IS_FORGOTTEN = 2, 3
 """What the script says where it wrote nothing."""
@@ -110,12 +112,12 @@ class PeopleStore:
         StoreUnavailableError, OverloadedError
             If it was not stored.
         """
-        return (await self.update_whoever(kind, person, lambda _, old: change(old), by))[1]
+        return (await self.update_whoever(kind, person, lambda _, old, __: change(old), by))[1]
 
     async def update_whoever(
         self, kind: Kind, person: str, change: ChangeOfSomebody, by: str
     ) -> tuple[str, Document | None]:
-        """Change a document as `update` does; `change` gets first whose it is.
+        """Change a document as `update` does; `change` gets more (`ChangeOfSomebody`).
 
         Returns
         -------
@@ -124,15 +126,18 @@ class PeopleStore:
         document : dict or None
             The new document.
         """
+        cut = NO_CUT
         try:
             for attempt in range(ATTEMPTS):
                 if attempt > 2:
                     await asyncio.sleep(0.002 * attempt)
                 ((value, link, guard),) = await read_held(self._redis, self._salts, kind, [person])
+                # What is forgotten of a visitor stays so, whoever the visitor has become.
+                cut = cut.later(guard.cut)
                 if link is not None:
                     person = await self._follow(person, link)
                     continue
-                before, after = _read(value), change(person, _read(value))
+                before, after = _read(value), change(person, _read(value), cut)
                 if after == before:
                     return person, after
                 if kind == "profile":

@@ -56,12 +56,15 @@ class AppendResult:
         Those of the duplicates whose body differs from the first one's.
     withheld : int
         Of people who may not be profiled, or from before their person was forgotten; no effect.
+    refused : tuple of Event
+        Those of them whose person may not be profiled.
     """
 
     accepted: int
     duplicates: int
     conflicts: int
     withheld: int = 0
+    refused: tuple[Event, ...] = ()
 
 
 @dataclass(slots=True)
@@ -159,13 +162,15 @@ class StateWriter:
         await self._room.check()
         try:
             # Whoever says so in the event itself need not be asked.
-            asked = [event for event in events if not _refuses(event)]
-            withheld = len(events) - len(asked)
+            asked, refused = list[Event](), list[Event]()
+            for event in events:
+                (refused if _refuses(event) else asked).append(event)
+            withheld = len(refused)
             pending, within = await self._deliveries(asked, trust)
             accepted, duplicates, conflicts = 0, *within
             for attempt in range(ATTEMPTS):
                 if not pending:
-                    return AppendResult(accepted, duplicates, conflicts, withheld)
+                    return AppendResult(accepted, duplicates, conflicts, withheld, tuple(refused))
                 if attempt > 2:
                     await asyncio.sleep(random.uniform(0, 0.002 * attempt))
                 pending, written = await self._attempt(pending)
@@ -173,6 +178,7 @@ class StateWriter:
                 duplicates += written.duplicates
                 conflicts += written.conflicts
                 withheld += written.withheld
+                refused += written.refused
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the events were not stored: {error}") from error
         raise OverloadedError(f"{pending[0].person} is written to by too many at once", 1.0)
@@ -210,6 +216,7 @@ class StateWriter:
         if found is None:
             return deliveries, AppendResult(0, 0, 0)
         duplicates = conflicts = withheld = 0
+        refused: list[Event] = []
         calls: list[tuple[_Delivery, list[str], list[bytes | str | int]]] = []
         moved: list[_Delivery] = []
         for delivery, said, known in zip(deliveries, facts, found, strict=True):
@@ -224,8 +231,11 @@ class StateWriter:
                 if kept.events:
                     moved.append(kept.moved(user))
                 continue
-            kept = delivery.having(self._may_keep(delivery, known))
+            wanted = _not_forgotten(delivery, known.guard.cut)
+            allowed = self._may_keep(delivery, known, wanted)
+            kept = delivery.having(allowed)
             withheld += len(delivery.events) - len(kept.events)
+            refused += _refused_of(delivery, wanted, allowed)
             fresh, n_conflicts = known.fresh(kept)
             duplicates += len(kept.events) - len(fresh.events)
             conflicts += n_conflicts
@@ -236,7 +246,8 @@ class StateWriter:
         outcomes = await self._scripts.run(scripts.APPEND_EVENTS, [call[1:] for call in calls])
         lost = [call[0] for call, wrote in zip(calls, outcomes, strict=True) if not wrote]
         accepted = sum(len(call[0].events) for call in calls) - sum(len(d.events) for d in lost)
-        return lost + moved, AppendResult(accepted, duplicates, conflicts, withheld)
+        done = AppendResult(accepted, duplicates, conflicts, withheld, tuple(refused))
+        return lost + moved, done
 
     async def _read(
         self, deliveries: list[_Delivery], facts: list[PersonFacts], today: int
@@ -273,9 +284,8 @@ class StateWriter:
             found.append(_Known(link, preferences, known, ids, guard))
         return found
 
-    def _may_keep(self, delivery: _Delivery, known: "_Known") -> list[bool]:
-        """Tell which events of a person may be kept."""
-        wanted = _not_forgotten(delivery, known.guard.cut)
+    def _may_keep(self, delivery: _Delivery, known: "_Known", wanted: list[bool]) -> list[bool]:
+        """Tell which of the wanted events of a person may be kept."""
         preferences = read_preferences(known.preferences)
         if profiling_allowed(preferences, self._profiling):
             return wanted
@@ -318,6 +328,17 @@ def _not_forgotten(delivery: _Delivery, cut: Cut) -> list[bool]:
     if not cut.before_ms:
         return [True] * len(delivery.events)
     return [epoch_ms(event.timestamp) >= cut.before_ms for event, _ in delivery.events]
+
+
+def _refused_of(delivery: _Delivery, wanted: list[bool], allowed: list[bool]) -> list[Event]:
+    """Return the wanted events that may not be kept."""
+    if allowed is wanted:
+        return []
+    return [
+        event
+        for (event, _), is_wanted, may_be in zip(delivery.events, wanted, allowed, strict=True)
+        if is_wanted and not may_be
+    ]
 
 
 def _call(

@@ -1,10 +1,11 @@
 """What the service asks of Redis, as whole use cases.
 
 One object for a process: :class:`Store` reads the context of a request in batches; its parts write
-events (`events`) and imports (`imports`), join visitors to users (`merger`), count what the public
-sends (`quota`), give rows to items (`catalogue`), keep the documents of the site (`documents`) and
-of people (`people`), API keys (`keys`) and which workers there are (`workers`), show what is held
-of somebody (`holdings`), and hand accepted events to the archive (`streams`).
+events (`events`) and imports (`imports`), count purchases that may not be stored (`withheld`), join
+visitors to users (`merger`), count what the public sends (`quota`), give rows to items
+(`catalogue`), keep the documents of the site (`documents`) and of people (`people`), API keys
+(`keys`) and which workers there are (`workers`), show what is held of somebody (`holdings`), and
+hand accepted events to the archive (`streams`).
 """
 
 import asyncio
@@ -40,6 +41,7 @@ from feature_store.row_store import RowStore
 from feature_store.state import EMPTY_STATE, UserState, join, unpack
 from feature_store.state_writer import StateWriter
 from feature_store.stream_store import MAX_WAITING_EVENTS, StreamRoom, StreamStore
+from feature_store.withheld_purchases import WithheldPurchases
 from feature_store.workers import WorkerStore
 
 _SEQUENCES = (keys.CATALOGUE_SEQUENCE, keys.SITE_HEAD)
@@ -114,6 +116,7 @@ class Store:
             self._redis, self.catalogue, self.merger, room, self.forgetting.salts, profiling
         )
         self.imports = ImportWriter(self._redis, self.catalogue, self.merger, self.forgetting)
+        self.withheld = WithheldPurchases(self._redis)
         self.quota = Quota(self._redis)
         self.keys = KeyStore(self._redis)
         self.documents = DocumentStore(self._redis)

@@ -1,6 +1,10 @@
-"""Who bought something: read from the log, and from what is not yet in it."""
+"""Who bought something: read from the log, and from what is not yet in it.
 
-from collections.abc import Sequence
+Of people who may not be profiled nothing is stored, so they are not among them. How many purchases
+that leaves out is counted by item, and said at the end.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from feature_store.archiver import as_log_frame
 from feature_store.event_log import EventLog, scan_files
 from feature_store.merging import merged_people
 from feature_store.schema import EventType, format_time
+from feature_store.withheld_counts import Count
 
 
 def buyers_of(
@@ -64,4 +69,30 @@ def buyers_of(
             "last_at": format_time(row["last_at"]),
         }
         for row in purchases.iter_rows(named=True)
+    ]
+
+
+def left_out(counts: Mapping[str, Count], item_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what `buyers_of` leaves out, by item.
+
+    Parameters
+    ----------
+    counts : mapping of str to Count
+        What was bought and not stored.
+    item_ids : sequence of str
+        The items.
+
+    Returns
+    -------
+    list of dict
+        ``item_id``, ``withheld_purchases``, ``withheld_quantity``.
+    """
+    return [
+        {
+            "item_id": item_id,
+            "withheld_purchases": counts[item_id].purchases,
+            "withheld_quantity": counts[item_id].pieces,
+        }
+        for item_id in item_ids
+        if item_id in counts
     ]

@@ -9,6 +9,7 @@ from feature_store.preferences import Saying
 from feature_store.schema import Event, person_of
 from feature_store.state_writer import AppendResult
 from feature_store.store import Store
+from feature_store.withheld_counts import counts_of
 from recsvc.customer.hearing import hear, sayings_of
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
@@ -41,7 +42,7 @@ class Recording:
         events : sequence of Event
             To be stored.
         withheld : sequence of Event
-            Of these only what they say of consents is remembered.
+            Of these only what they say of consents is remembered, and that something was bought.
         by : str
             Who sent them, for the change log.
 
@@ -74,16 +75,37 @@ class Recording:
         await self.hear(sayings_of(everything), by)
         return await self._append(events, withheld, "public")
 
+    async def denied(self, events: Sequence[Event], by: str) -> None:
+        """Take events that came with a refusal: what they say of mail holds, purchases count.
+
+        Raises
+        ------
+        StoreUnavailableError, OverloadedError
+            If that is not stored.
+        """
+        await self.hear(sayings_of(events), by)
+        await self._count(events)
+
     async def hear(self, sayings: Sequence[Saying], by: str) -> None:
         """Remember what was said of consents; takes and raises what `hearing.hear` does."""
         if sayings:
             await hear(self._store, sayings, by)
 
+    async def _count(self, refused: Sequence[Event]) -> None:
+        """Count what was bought and is not stored, for recalls."""
+        if refused and (bought := counts_of(refused)):
+            await self._store.withheld.add(bought)
+
     async def _append(
         self, events: Sequence[Event], withheld: Sequence[Event], trust: str
     ) -> AppendResult:
         stored = await self._store.events.append(events, trust=trust)
-        result = replace(stored, withheld=stored.withheld + len(withheld))
+        result = replace(
+            stored,
+            withheld=stored.withheld + len(withheld),
+            refused=(*stored.refused, *withheld),
+        )
+        await self._count(result.refused)
         for outcome in ("accepted", "duplicates", "conflicts", "withheld"):
             self._metrics.events.labels(outcome).inc(getattr(result, outcome))
         return result

@@ -73,7 +73,17 @@ def translate(document: Any, now: datetime, currency: str) -> Translation:
         found.hear(_client_id(document), _sent_at(document), now, allowed=allowed)
     if allowed is False:
         found.withheld = len(events)
-        return found
+        refused = Translation()
+        _read_all(refused, document, events, now, currency)
+        found.denied = refused.events
+    else:
+        _read_all(found, document, events, now, currency)
+    return found
+
+
+def _read_all(
+    found: Translation, document: dict[str, Any], events: list[Any], now: datetime, currency: str
+) -> None:
     for index, event in enumerate(events):
         pointer = f"#/events/{index}"
         if not isinstance(event, dict) or not isinstance(event.get("name"), str):
@@ -82,7 +92,6 @@ def translate(document: Any, now: datetime, currency: str) -> Translation:
             found.ignore(event["name"])
         else:
             _read(found, index, pointer, document, event, now, currency)
-    return found
 
 
 def said_of_profiling(document: dict[str, Any]) -> bool | None:

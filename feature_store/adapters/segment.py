@@ -24,6 +24,7 @@ from feature_store.adapters.translation import (
     purchase_id,
     text_of,
 )
+from feature_store.mail_refusals import MAIL
 from feature_store.schema import check_id, format_time
 
 MAX_MESSAGES = 1_000
@@ -139,6 +140,11 @@ def _read(
         found.hear(text_of(call.get("anonymousId")), at, now, allowed=allowed)
     if allowed is False:
         found.withheld += 1
+        if kind == "track":
+            # What it says of mail holds all the same, and that something was bought is counted.
+            refused = Translation()
+            _track(refused, index, pointer, call, now, currency)
+            found.denied += refused.events
     elif kind == "track":
         _track(found, index, pointer, call, now, currency)
     elif kind == "alias" or (kind == "identify" and call.get("anonymousId") and call.get("userId")):
@@ -163,7 +169,8 @@ def _track(
     found: Translation, index: int, pointer: str, call: dict[str, Any], now: datetime, currency: str
 ) -> None:
     name = call.get("event")
-    kind = TRACKED.get(name.strip().lower()) if isinstance(name, str) else None
+    known = name.strip().lower() if isinstance(name, str) else ""
+    kind = TRACKED.get(known)
     if kind is None:
         found.ignore(name)
         return
@@ -177,6 +184,7 @@ def _track(
         "user_id": text_of(call.get("userId")),
         "anonymous_id": text_of(call.get("anonymousId")),
         "timestamp": at,
+        "channel": MAIL if known.startswith("email ") else None,
         "order_id": text_of(properties.get("order_id")),
         "query": properties.get("query") if kind == SEARCH else None,
         "value": properties.get("rating") if kind == "rating" else None,

@@ -106,6 +106,8 @@ class Translation:
         Names of events that have no meaning here, with their number.
     withheld : int
         Messages of people who refused profiling: nothing of them is stored.
+    denied : list of Event
+        What these messages report. Not to be stored; what they say of mail holds all the same.
     sayings : list of Saying
         What visitors said of profiling.
     """
@@ -115,6 +117,7 @@ class Translation:
     refused: list[Refusal] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     withheld: int = 0
+    denied: list[Event] = field(default_factory=list)
     sayings: list[Saying] = field(default_factory=list)
 
     def ignore(self, name: object) -> None:

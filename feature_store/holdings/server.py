@@ -49,6 +49,7 @@ NOT_OF_PEOPLE: Mapping[str, str] = {
     "{site}": "rules and other documents of the shop",
     "c:{site}": "rules and other documents of the shop",
     "c:{forgotten}": "receipts of erasures, which name nobody",
+    "c:{withheld}": "how often which item was bought by people of whom nothing is stored",
     "{archive}": "which process archives",
     "{forgotten}": "erasures under way, which are shown by themselves; salt and receipts",
 }

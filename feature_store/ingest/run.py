@@ -24,6 +24,8 @@ from feature_store.ingest.staging import GROUP_ROWS, settle, stage
 from feature_store.ingest.summary import ImportSummary
 from feature_store.ingest.table import EmptyFileError, Progress, RejectLog, silent
 from feature_store.ingest.withheld import Withhold, nothing_withheld
+from feature_store.mail_refusals import mail_refusals
+from feature_store.preferences import Saying
 
 LOCK_WAIT_S = 3.0
 """A service that archives has the log for a moment at a time; another import has it for longer."""
@@ -37,6 +39,13 @@ Fold = Callable[[str, Iterator[pl.DataFrame], int, Progress], None]
 """Adds an import to the states. Given are its id, frames of `FOLD_COLUMNS` in which each person's
 events stand whole in one frame, how many events there are, and whom to tell. Calling it
 again for the same import must not count a person's events twice."""
+
+Hear = Callable[[list[Saying]], None]
+"""Remembers what people said of consents; hearing it again must change nothing."""
+
+
+def nothing_heard(_: list[Saying]) -> None:
+    """Remember nothing: for files that say nothing of consents."""
 
 
 def event_batches(
@@ -130,6 +139,7 @@ def import_events(
     *,
     fold: Fold,
     withhold: Withhold = nothing_withheld,
+    hear: Hear = nothing_heard,
     rejects_file: Path | None = None,
     progress: Progress = silent,
 ) -> ImportSummary:
@@ -145,6 +155,8 @@ def import_events(
         Adds them to the states.
     withhold : Withhold
         Leaves out what may not be kept, before the log is written.
+    hear : callable
+        Is told before that which people refuse mail, also those of whom nothing is kept.
     rejects_file : Path, optional
         Where refused rows are written; by default beside the import's journal.
     progress : Progress
@@ -165,6 +177,8 @@ def import_events(
         try:
             with RejectLog(rejects_file or pending.folder / "rejects.csv") as rejects:
                 staged = stage(pending, event_batches(sources, given, options, rejects, progress))
+                refusals = mail_refusals(staged.scan()) if staged.rows else []
+                hear(refusals)
                 settled = settle(log, pending, staged, withhold, progress)
             written = settled.written
             left_out = settled.forgotten + settled.without_consent
@@ -174,6 +188,7 @@ def import_events(
                 duplicates=staged.rows - written - left_out,
                 forgotten=settled.forgotten,
                 without_consent=settled.without_consent,
+                mail_refusals=len(refusals),
                 rejected=dict(rejects.counts.most_common()),
                 rejects_file=rejects.written_to,
             )

@@ -16,6 +16,8 @@ class ImportSummary:
     forgotten, without_consent : int
         Events that were left out: from before their person was forgotten, or of somebody who may
         not be profiled.
+    mail_refusals : int
+        Of how many people the rows end the consent to mail, whether or not the rows are kept.
     rejected : dict of str to int
         Refused rows by reason, most frequent first.
     rejects_file : Path or None
@@ -35,6 +37,7 @@ class ImportSummary:
     duplicates: int = 0
     forgotten: int = 0
     without_consent: int = 0
+    mail_refusals: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     rejects_file: Path | None = None
     import_id: str | None = None

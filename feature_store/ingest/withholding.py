@@ -8,6 +8,7 @@ from feature_store.facts import person_column
 from feature_store.ingest.withheld import Withheld, Withhold
 from feature_store.preferences import ProfilingDefault
 from feature_store.store import Store
+from feature_store.withheld_counts import counts_in
 
 
 def store_withholding(url: str, profiling: ProfilingDefault) -> Withhold:
@@ -33,9 +34,11 @@ async def _withhold(url: str, profiling: ProfilingDefault, events: pl.DataFrame)
         remembered = (await store.forgetting.ledger()).kept(events)
         person = remembered.select(person_column()).to_series()
         refusing = await store.refusing(person.drop_nulls().unique().to_list())
+        kept = remembered
+        if refusing:
+            is_kept = ~person.is_in(list(refusing))
+            kept = remembered.filter(is_kept)
+            await store.withheld.add(counts_in(remembered.filter(~is_kept)))
     finally:
         await store.close()
-    kept = remembered
-    if refusing:
-        kept = remembered.filter(~person.is_in(list(refusing)))
     return Withheld(kept, len(events) - len(remembered), len(remembered) - len(kept))

@@ -145,6 +145,7 @@ async def record_retail_events(request: Request, worker: AnyWorker) -> EventsTra
 async def _store(worker: Worker, platform: str, found: Translation, by: str) -> EventsTranslated:
     """Store a translation: consents, the events, then who turned out to be whom."""
     await worker.recording.hear(found.sayings, by)
+    await worker.recording.denied(found.denied, by)
     accepted = duplicates = conflicts = 0
     withheld = found.withheld
     for start in range(0, len(found.events), MAX_EVENTS):

@@ -8,12 +8,14 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
+from feature_store.change_log import ChangeLog
 from feature_store.documents import Document, SiteDocuments, Write
 from feature_store.errors import NotFoundError
+from feature_store.withheld_purchases import withheld
 from recsvc.api.http import AnyWorker, PathId, actor, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, lines_of, problems, responses
 from recsvc.api.recall_schemas import RecallDocument, RecallEnded, RecallList, RecallReceipt
-from recsvc.buyers import buyers_of
+from recsvc.buyers import buyers_of, left_out
 from recsvc.checks import InvalidRequestError
 from recsvc.recalls import KIND, Recall, recalled_mask
 from recsvc.requests import load_json
@@ -136,19 +138,28 @@ async def end_recall(request: Request, worker: AnyWorker, recall_id: PathId) -> 
     **secured("recall:write"),
 )
 async def list_recall_customers(worker: AnyWorker, recall_id: PathId) -> Response:
-    """List who has to be told; what was refunded is listed too, for it may still be used."""
+    """List who has to be told; what was refunded is listed too, for it may still be used.
+
+    Of people who do not allow a profile no purchase is stored, so they are missing. Where there are
+    any, lines at the end name no person, and say of an item how many purchases are missing, and
+    how many pieces: `{"item_id", "withheld_purchases", "withheld_quantity"}`. **Then ask the
+    shop's orders, too.** A purchase that was sent again is counted again.
+    """
     recall = Recall.model_validate(_found(await worker.store.documents.snapshot(), recall_id).body)
     await worker.context(None)
     catalogue = worker.holder.current.catalogue
     waiting = await worker.store.streams.read({}, _MANY_EVENTS)
+    uncounted = await worker.store.withheld.waiting()
 
     def lines() -> bytes:
         mask = recalled_mask([recall], catalogue)
         rows = [] if mask is None else mask.nonzero()[0].tolist()
         ids = {found for row in rows if (found := catalogue.item_id(row)) is not None}
         named = sorted(ids | set(recall.item_ids or []))
-        buyers = buyers_of(worker.settings.data_dir, [one.body for one in waiting], named)
-        return b"".join(orjson.dumps(one) + b"\n" for one in buyers)
+        data_dir = worker.settings.data_dir
+        buyers = buyers_of(data_dir, [one.body for one in waiting], named)
+        missing = left_out(withheld(ChangeLog(data_dir), uncounted), named)
+        return b"".join(orjson.dumps(one) + b"\n" for one in (*buyers, *missing))
 
     return Response(await asyncio.to_thread(lines), media_type="application/x-ndjson")
 

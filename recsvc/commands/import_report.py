@@ -24,6 +24,8 @@ def show_rows(summary: ImportSummary, what: str) -> None:
     rows += [("rejected", sum(summary.rejected.values()))]
     rows += [(f"  {reason.replace('_', ' ')}", n) for reason, n in summary.rejected.items()]
     show_counts(rows)
+    if summary.mail_refusals:
+        show_counts([("refusals of mail", summary.mail_refusals)])
     if what == "events" and summary.accepted:
         show_counts([("customers", summary.people), ("items", summary.items)])
         say(f"{'from':24}{summary.first_at:%Y-%m-%d %H:%M:%S} UTC")

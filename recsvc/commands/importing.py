@@ -1,5 +1,6 @@
 """What the imports of files have in common, and ``recsvc import events``."""
 
+import asyncio
 import re
 import zoneinfo
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,11 +31,18 @@ from feature_store.ingest.source import Source, find_sources
 from feature_store.ingest.summary import ImportSummary
 from feature_store.ingest.table import RejectLog
 from feature_store.ingest.withholding import store_withholding
+from feature_store.preferences import Saying
 from feature_store.schema import EventType
+from feature_store.store import Store
 from recsvc.commands import import_report
 from recsvc.commands.output import ProgressReport, note, say, write_json
 from recsvc.commands.session import server_url
+from recsvc.customer.hearing import hear
 from recsvc.settings import Settings
+
+_REFUSALS_AT_ONCE = 1_000
+_BY = "import"
+"""Who changes consents, in the change log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +125,24 @@ def run_import_events(
             options,
             fold=store_fold(url, settings.catalogue_dir),
             withhold=store_withholding(url, settings.profiling),
+            hear=lambda refusals: asyncio.run(_hear(url, refusals)),
             rejects_file=files.rejects,
             progress=progress,
         )
     delivered(settings, summary.rejects_file)
     report(summary, "events", as_json=as_json)
+
+
+async def _hear(url: str, refusals: list[Saying]) -> None:
+    """Remember who refuses mail, as live events have it remembered."""
+    if not refusals:
+        return
+    store = await Store.open(url)
+    try:
+        for start in range(0, len(refusals), _REFUSALS_AT_ONCE):
+            await hear(store, refusals[start : start + _REFUSALS_AT_ONCE], _BY)
+    finally:
+        await store.close()
 
 
 def delivered(settings: Settings, rejects: Path | None) -> None:

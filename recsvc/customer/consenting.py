@@ -8,6 +8,7 @@ from typing import NamedTuple
 import orjson
 
 from feature_store.errors import ConflictError
+from feature_store.forgetting.ledger import Cut
 from feature_store.people import Document
 from feature_store.preferences import (
     NO_PREFERENCES,
@@ -29,6 +30,8 @@ GPC = "gpc"
 
 Decision = Callable[[Preferences, str], Preferences]
 """Gets what somebody chose, and who that is, and returns what they choose now; may refuse."""
+Report = Callable[[Preferences, str, Cut], Preferences]
+"""The same of what was said some time ago; gets also what is forgotten of whoever said it."""
 
 
 class Decided(NamedTuple):
@@ -158,12 +161,17 @@ async def decide(store: Store, person: str, decision: Decision, by: str) -> Deci
     StoreUnavailableError, OverloadedError
         If it was not stored.
     """
+    return await decide_as_reported(store, person, lambda said, whose, _: decision(said, whose), by)
 
-    def change(whose: str, document: Document | None) -> Document | None:
+
+async def decide_as_reported(store: Store, person: str, report: Report, by: str) -> Decided:
+    """Change what somebody chose by what they said some time ago; takes and raises as `decide`."""
+
+    def change(whose: str, document: Document | None, cut: Cut) -> Document | None:
         before = NO_PREFERENCES if document is None else read_preferences(orjson.dumps(document))
         if before is UNREADABLE:
             raise unreadable()
-        return document_of(decision(before, whose))
+        return document_of(report(before, whose, cut))
 
     try:
         whose, after = await store.people.update_whoever("preferences", person, change, by)

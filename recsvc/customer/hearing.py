@@ -2,7 +2,7 @@
 
 Of a visitor what was said last holds. Of a user only they themselves decide, so here only their
 browser's objection (``Sec-GPC: 1`` with their token) and their unsubscribing count; of a visitor
-who has become a user only refusals do.
+who has become a user only refusals do. What was said before an erasure is gone with the rest.
 """
 
 import asyncio
@@ -12,12 +12,22 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from feature_store.errors import ConflictError, RecsvcError
+from feature_store.forgetting.ledger import Cut, epoch_ms
+from feature_store.mail_refusals import refuses_mail
+from feature_store.mail_refusals import said_by as said_by_event
 from feature_store.preferences import UNREADABLE, Preferences, Purpose, Saying
-from feature_store.schema import Consent, Event, EventType, person_of
+from feature_store.schema import Consent, Event
 from feature_store.store import Store, UserContext
 from recsvc.auth import Principal
 from recsvc.customer.choices import consented, heard
-from recsvc.customer.consenting import GPC, Decision, decide, said_by
+from recsvc.customer.consenting import (
+    GPC,
+    Decision,
+    Report,
+    decide,
+    decide_as_reported,
+    said_by,
+)
 from recsvc.requests import RecommendationRequest
 
 AT_ONCE = 32
@@ -127,12 +137,8 @@ def sayings_of(events: Iterable[Event]) -> list[Saying]:
                 Saying(person, purpose, allowed, event.timestamp, "event")
                 for purpose, allowed in _said(event.consent)
             ]
-        if event.type is EventType.UNSUBSCRIBE:
-            unsubscribed = person_of(event.user_id, event.anonymous_id)
-            assert unsubscribed is not None
-            found.append(
-                Saying(unsubscribed, "email_marketing", False, event.timestamp, "unsubscribe")
-            )
+        if refuses_mail(event):
+            found.append(said_by_event(event))
     return found
 
 
@@ -161,7 +167,7 @@ async def hear(store: Store, sayings: Sequence[Saying], by: str) -> None:
     async def remember(person: str, said: list[Saying]) -> None:
         async with gate:
             with contextlib.suppress(ConflictError):
-                await decide(store, person, _decided(said), by)
+                await decide_as_reported(store, person, _reported(said), by)
 
     await asyncio.gather(*(remember(person, said) for person, said in by_person.items()))
 
@@ -177,17 +183,17 @@ def _news(said: dict[Purpose, bool | None], source: str, person: str) -> Decisio
     return decision
 
 
-def _decided(said: list[Saying]) -> Decision:
+def _reported(said: list[Saying]) -> Report:
     now = datetime.now(UTC)
 
-    def decision(preferences: Preferences, whose: str) -> Preferences:
+    def report(preferences: Preferences, whose: str, cut: Cut) -> Preferences:
         for one in said:
-            if not one.allowed or whose == one.person:
+            if epoch_ms(one.at) >= cut.erased_ms and (not one.allowed or whose == one.person):
                 at = min(one.at, now)
                 preferences = heard(preferences, one.purpose, one.allowed, at, one.source)
         return preferences
 
-    return decision
+    return report
 
 
 def _said(consent: Consent) -> list[tuple[Purpose, bool]]:

@@ -215,7 +215,7 @@ async def test_a_choice_after_a_merge_that_died_is_the_users(
     with pytest.raises(Killed):
         await dying(store.merger, step, before=before).merge("ann", "v", now())
     whose, document = await store.people.update_whoever(
-        "preferences", "a:v", lambda _, held: having(hidden_brands=["B"])(held), "me"
+        "preferences", "a:v", lambda _, held, __: having(hidden_brands=["B"])(held), "me"
     )
     assert whose == ("a:v" if (step, before) == ("_seal", True) else "u:ann")
     assert document == {"interests": ["old"], "hidden_brands": ["B"]}
