@@ -6,12 +6,11 @@ vector is stored, a purchase counts at once, and a customer whom the model has n
 like any other. Training and serving use this same code.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from feature_store.lapack import blas, lapack
+from feature_store.values import value_class
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -20,7 +19,7 @@ DISLIKE_WEIGHT = 5.0
 """How sure a dislike makes us, in purchases made now: it is said on purpose, and rarely."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value_class(frozen=True, slots=True, eq=False)
 class FoldedUser:
     """A customer's vector with what is needed to explain it.
 
@@ -140,8 +139,8 @@ class FoldIn:
         self.alpha = alpha
         self.n_factors = int(item_factors.shape[1])
         self._regularization = regularization
-        self._ridge = np.asfortranarray(
-            gram + np.float32(regularization) * np.eye(self.n_factors, dtype=np.float32)
+        self._ridge: F32 = gram + np.float32(regularization) * np.eye(
+            self.n_factors, dtype=np.float32
         )
 
     def solve(
@@ -173,17 +172,21 @@ class FoldIn:
         FoldedUser
             The vector and what explains it.
         """
-        history = self.item_factors.take(model_rows, axis=0)
+        # Not "raise", which copies what it has taken once more.
+        history = self.item_factors.take(model_rows, axis=0, mode="clip")
         if more is not None:
             history = np.concatenate((history, more))
         confidence = weights * np.float32(self.alpha)
-        normal = history.T @ (history * confidence[:, None])
+        # The product of a matrix with itself is symmetric, and half of it is computed.
+        scaled = history * np.sqrt(confidence)[:, None]
+        normal = scaled.T @ scaled
         normal += self._ridge
         if disliked is not None and len(disliked):
             unwanted = self.item_factors.take(disliked, axis=0)
             normal += np.float32(self.alpha * DISLIKE_WEIGHT) * (unwanted.T @ unwanted)
         right = (confidence + np.float32(1)) @ history
-        cholesky, vector, info = lapack.sposv(normal, right, overwrite_a=1, overwrite_b=1)
+        # Transposed it is the same matrix, in the order of columns that LAPACK does not copy.
+        cholesky, vector, info = lapack.sposv(normal.T, right, overwrite_a=1, overwrite_b=1)
         if info != 0:
             raise ArithmeticError("the item factors hold values that are not finite")
         return FoldedUser(vector, cholesky, history, confidence, self._regularization)

@@ -13,7 +13,6 @@ the range (``feature_store/feedback.py`` says which). Pseudo rows are few, so th
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from feature_store.schema import EVENT_TYPE_CODES, FEEDBACK_EVENTS, ITEM_EVENTS
+from feature_store.values import value_class
 
 FIRST_PSEUDO_ROW = 0xFFFF_0000
 """No item has this catalogue row or a later one."""
@@ -36,7 +36,7 @@ FOLDED_CODES = frozenset(EVENT_TYPE_CODES[kind] for kind in ITEM_EVENTS | FEEDBA
 """Codes of the event types that change a state; others live in the log only."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value_class(frozen=True, slots=True, eq=False)
 class UserState:
     """The facts of one person.
 

@@ -6,8 +6,6 @@ left the next stage scores what may be shown exactly, and the last one walks the
 popularity. So when N items exist that may be shown, N are shown.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +13,7 @@ from feature_store.conditions import Scope
 from feature_store.impressions import NO_IMPRESSIONS, Impressions
 from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
+from feature_store.values import value_class
 from recsvc.arranging import arrange
 from recsvc.customer.disowned import owned
 from recsvc.customer.follows import read_follows
@@ -33,7 +32,7 @@ from recsvc.starts import NOTHING_SAID, Start
 Mask = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value_class(frozen=True, slots=True, eq=False)
 class Response:
     """A finished list with all that explains it.
 

@@ -7,10 +7,10 @@ them away costs between .0005 and .015 of NDCG@20. Their weights are learned in 
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.signals import DAY_S, FEATURES, decay_rate
+from feature_store.signals import DAY_S, FEATURES
 from recsvc.history import History, Purchases
 from recsvc.kinds import POPULAR
-from recsvc.retrieval import JoinedModel
+from recsvc.retrieval import Index, JoinedModel
 from recsvc.snapshot import Snapshot
 from recsvc.starts import Start
 from recsvc.topics import Topics
@@ -22,10 +22,9 @@ Mask = npt.NDArray[np.bool_]
 NEAREST = 100
 BY_TOPIC = 300
 START_POPULAR = 500
-_LONG = decay_rate(90.0 * DAY_S)
-_SHORT = decay_rate(15.0 * DAY_S)
-_TASTE = decay_rate(60.0 * DAY_S)
-_ONE = np.float32(1)
+_ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+_DAYS, _FORTNIGHT = np.float32(1 / DAY_S), np.float32(14)
+_SOONEST = np.float32(1e-3)
 
 GROUPS = ("repeat", "trending", "popular", "collaborative")
 """The sources that a blended candidate can be said to come from."""
@@ -38,6 +37,7 @@ UNSOLD_SHARE = np.float32(2e-6)
 """The share of a category with no purchases lies below."""
 
 _N_HISTORY = 7
+_FREQUENCIES, _LOGARITHMS = slice(1, 3), slice(1, 6, 4)
 _GROWTH, _POPULARITY, _COLLABORATIVE, _AFFINITY = range(_N_HISTORY, len(FEATURES))
 
 
@@ -61,14 +61,17 @@ def by_start(snapshot: Snapshot, start: Start, allowed: Mask | None) -> Rows:
         # Most of the first are allowed: there is no need to look at all.
         popular = popular[: 4 * START_POPULAR]
         popular = popular[allowed[popular]]
-    found = [popular[:START_POPULAR]]
+    found: list[Rows] = [popular[:START_POPULAR]]
     if start.interests is not None:
         found.append(start.interests.best)
     if model.index is not None:
-        for vector in start.vectors:
-            near = model.catalogue_rows[model.index.search(vector, NEAREST)]
-            found.append(near[near >= 0])
+        found += [_near(model, model.index, vector) for vector in start.vectors]
     return np.concatenate(found)
+
+
+def _near(model: JoinedModel, index: Index, vector: F32) -> Rows:
+    near = model.catalogue_rows.take(index.search(vector, NEAREST)).astype(np.int64)
+    return near[near >= 0]
 
 
 def retrieve(
@@ -96,12 +99,11 @@ def retrieve(
     view = model.view(kinds)
     if vector is None:
         return view.popular
-    found = [view.popular]
+    found: list[Rows] = [view.popular]
     if len(view.rows):
         found.append(view.nearest(vector, NEAREST, allowed))
     if view.is_indexed:
-        near = model.catalogue_rows[model.index.search(vector, NEAREST)]
-        found.append(near[near >= 0])
+        found.append(_near(model, model.index, vector))
     # Popular ones come last: among equals the nearest is taken first.
     return np.concatenate(found[::-1])
 
@@ -170,15 +172,18 @@ def personal_features(
     marked[bought] = False
     rows = np.concatenate((bought, others))
     features = np.zeros((len(FEATURES), len(rows)), dtype=np.float32)
-    model_rows = model.model_rows[rows]
-    constants = model.constants.take(model_rows, axis=0, mode="wrap").T
-    features[_GROWTH] = constants[0]
+    model_rows = model.model_rows.take(rows)
+    growth, popularity, odds, interval_s = model.constants.take(model_rows, 0, mode="wrap").T
+    features[_GROWTH] = growth
     n_bought = len(bought)
-    _bought_features(features[:, :n_bought], history.purchases, constants[2:, :n_bought])
+    _bought_features(
+        features[:, :n_bought], history.purchases, odds[:n_bought], interval_s[:n_bought]
+    )
     new = features[:, n_bought:]
-    new[_POPULARITY] = constants[1, n_bought:]
-    new[_COLLABORATIVE] = _collaborative(model, vector, model_rows[n_bought:])
-    new[_AFFINITY] = _affinity(model, history.purchases, others)
+    new[_POPULARITY] = popularity[n_bought:]
+    new[_COLLABORATIVE] = _scores(model, vector, model_rows[n_bought:])
+    _affinity(snapshot, history.purchases, others, new[_AFFINITY])
+    np.log(new[_COLLABORATIVE:], out=new[_COLLABORATIVE:])
     if len(model.cold.rows):
         _by_content(model, vector, others, new)
     if start is not None:
@@ -195,33 +200,39 @@ def personal_features(
     return rows, features
 
 
-def _bought_features(found: F32, bought: Purchases, constants: F32) -> None:
-    """Fill in what depends on the purchases of each item."""
+def _bought_features(found: F32, bought: Purchases, odds: F32, interval_s: F32) -> None:
+    """Fill in what depends on the purchases of each item; the time goes by the number of calls."""
     n, age_s, span_s = bought.counts, bought.age_s, bought.span_s
-    odds, interval_s = constants
+    _, frequency, _, rate, once, per_day, due = found[:_N_HISTORY]
     found[0] = 1
+    np.multiply(n, bought.decays[2:], out=found[_FREQUENCIES])
+    frequency += _ONE
+    rate[:] = odds
+    np.multiply(odds, n == _ONE, out=once)
+    np.divide(n + _HALF, (age_s + span_s) * _DAYS + _FORTNIGHT, out=per_day)
     # log(1 + x) rather than log1p: numpy computes it with vector instructions.
-    found[1] = np.log(n * np.exp(age_s * _LONG) + _ONE)
-    found[2] = n * np.exp(age_s * _SHORT)
-    found[3] = odds
-    found[4] = odds * (n == 1)
-    first_age_days = (age_s + span_s) * np.float32(1 / DAY_S)
-    found[5] = np.log((n + np.float32(0.5)) / (first_age_days + np.float32(14)))
-    gap_s = (span_s + 2 * interval_s) / (n + 1)
-    elapsed = np.maximum(age_s / gap_s, np.float32(1e-3))
-    found[6] = np.minimum(elapsed, 1 / elapsed)
+    np.log(found[_LOGARITHMS], out=found[_LOGARITHMS])
+    np.divide(age_s * (n + _ONE), span_s + _TWO * interval_s, out=due)
+    np.maximum(due, _SOONEST, out=due)
+    np.minimum(due, np.reciprocal(due), out=due)
 
 
-def _collaborative(model: JoinedModel, vector: F32 | None, model_rows: Rows) -> F32:
-    """Return the log score of items that were not bought, -1 being the row of an unknown one."""
+def _scores(model: JoinedModel, vector: F32 | None, model_rows: Rows) -> F32 | np.float32:
+    """Return the scores of items that were not bought, of which the logarithm is taken.
+
+    -1 is the row of an item that the model does not know.
+    """
     if vector is None:
-        return np.full(len(model_rows), np.log(LEAST_SCORE), dtype=np.float32)
-    scores = model.arrays["item_factors"].take(model_rows, axis=0) @ vector
+        return LEAST_SCORE
+    scores = model.arrays["item_factors"].take(model_rows, axis=0, mode="clip") @ vector
     scores[model_rows < 0] = 0
-    return _log_score(scores)
+    np.maximum(scores, _ZERO, out=scores)
+    scores += LEAST_SCORE
+    return scores
 
 
-def _log_score(scores: F32) -> F32:
+def log_scores(scores: F32) -> F32:
+    """Return the logarithms of scores as the blend has them."""
     logs: F32 = np.log(np.maximum(scores, 0) + LEAST_SCORE)
     return logs
 
@@ -238,23 +249,27 @@ def _by_content(model: JoinedModel, vector: F32 | None, rows: Rows, features: F3
     unsold = model.category_share[model.category_codes[rows[found]]] < UNSOLD_SHARE
     features[_AFFINITY, found[unsold]] = 0
     if vector is not None:
-        features[_COLLABORATIVE, found] = _log_score(cold.factors[at[found]] @ vector)
+        features[_COLLABORATIVE, found] = log_scores(cold.factors[at[found]] @ vector)
 
 
 def taste_weights(bought: Purchases) -> F32:
     """Return what each bought item counts in the affinity to its category, shape (p,)."""
-    weights: F32 = np.log(bought.counts + _ONE) * np.exp(bought.age_s * _TASTE)
+    weights: F32 = np.log(bought.counts + _ONE) * bought.decays[1]
     return weights
 
 
-def _affinity(model: JoinedModel, bought: Purchases, rows: Rows) -> F32:
-    """Return how much more a person buys of each item's category than everybody does."""
-    codes, share = model.category_codes, model.category_share
+def _affinity(snapshot: Snapshot, bought: Purchases, rows: Rows, found: F32) -> None:
+    """Fill in how much more a person buys of each item's category than everybody does."""
+    codes, share = snapshot.model.category_codes, snapshot.model.category_share
+    counted, own = snapshot.scratch.by_category, codes.take(bought.rows).astype(np.int64)
     weights = taste_weights(bought)
-    counted = np.bincount(codes[bought.rows], weights, minlength=len(share))
-    wanted = codes[rows]
-    expected = share[wanted]
-    observed = counted[wanted].astype(np.float32)
-    affinity: F32 = np.log((observed + 2 * expected) / (expected * (weights.sum() + 2)))
-    affinity[wanted == 0] = 0
-    return affinity
+    np.add.at(counted, own, weights)
+    total = np.add.reduce(weights)
+    # Where no category is known, as much as everybody.
+    counted[0] = total * share[0]
+    wanted = codes.take(rows).astype(np.int64)
+    expected, observed = share.take(wanted), counted.take(wanted)
+    counted[own] = counted[0] = 0
+    observed += _TWO * expected
+    expected *= total + _TWO
+    np.divide(observed, expected, out=found)

@@ -1,6 +1,5 @@
 """What a state means now: weights and decays applied to the facts."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,11 +20,13 @@ _UNDOES = (
 )
 _DISLIKES = (EVENT_TYPE_CODES[EventType.DISLIKE],)
 _LIKES = (EVENT_TYPE_CODES[EventType.LIKE], PURCHASE_CODE)
-_PURCHASE_RATE = decay_rate(SIGNALS[EventType.PURCHASE].half_life_days * DAY_S)
+
+HALF_LIVES_DAYS = (SIGNALS[EventType.PURCHASE].half_life_days, 60.0, 90.0, 15.0)
+"""Of a purchase: for the folded-in vector, for affinities, for how often, for how often lately."""
+_RATES = np.array([decay_rate(days * DAY_S) for days in HALF_LIVES_DAYS], dtype=np.float32)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Purchases:
+class Purchases(NamedTuple):
     """What somebody bought, one entry a distinct item.
 
     Parameters
@@ -36,16 +37,18 @@ class Purchases:
         How often.
     age_s, span_s : ndarray of float32, shape (p,)
         Seconds since the last purchase, and between the first and the last one.
+    decays : ndarray of float32, shape (len(HALF_LIVES_DAYS), p)
+        How much is left of the last purchase after each of these half-lives.
     """
 
     rows: I64
     counts: F32
     age_s: F32
     span_s: F32
+    decays: F32
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class History:
+class History(NamedTuple):
     """What somebody did, as collaborative filtering weighs it.
 
     Parameters
@@ -97,14 +100,19 @@ def read_history(state: UserState, n_rows: int, now_s: int) -> History:
         n = int(np.searchsorted(state.rows, n_rows))
     types, rows = state.types[:n], state.rows[:n].astype(np.int64)
     last_s, counts = state.last_s[:n], state.counts[:n].astype(np.float32)
-    age_s = np.maximum(now_s - last_s.astype(np.int64), 0).astype(np.float32)
+    age_s = np.maximum(np.subtract(now_s, last_s, dtype=np.int64), 0).astype(np.float32)
     span_s = (last_s - state.first_s[:n]).astype(np.float32)
     is_purchase = types == PURCHASE_CODE
-    if is_purchase.all():
-        weights = counts * np.exp(age_s * _PURCHASE_RATE)
-        return History(rows, weights, is_purchase, Purchases(rows, counts, age_s, span_s), _NOTHING)
+    if np.count_nonzero(is_purchase) == n:
+        purchases = _purchases(rows, counts, age_s, span_s)
+        return History(rows, counts * purchases.decays[0], is_purchase, purchases, _NOTHING)
     facts = Facts(rows, types, counts, age_s, span_s)
     return _mixed_history(facts)
+
+
+def _purchases(rows: I64, counts: F32, age_s: F32, span_s: F32) -> Purchases:
+    decays = np.multiply.outer(_RATES, age_s)
+    return Purchases(rows, counts, age_s, span_s, np.exp(decays, out=decays))
 
 
 def _mixed_history(facts: Facts) -> History:
@@ -129,7 +137,7 @@ def _mixed_history(facts: Facts) -> History:
         facts.rows[starts][kept],
         summed[kept],
         bought[kept],
-        Purchases(*(column[is_purchase] for column in columns)),
+        _purchases(*(column[is_purchase] for column in columns)),
         facts.rows[starts][disliked],
     )
 

@@ -66,7 +66,7 @@ class Query:
     def known_history(self) -> tuple[I32, F32, Rows]:
         """Model rows and weights of the history items that the model knows, and their positions."""
         rows = self.snapshot.model.rows_of(self.history.rows)
-        known = np.flatnonzero(rows >= 0)
+        (known,) = (rows >= 0).nonzero()
         if len(known) == len(rows):
             return rows, self.history.weights, known
         return rows[known], self.history.weights[known], known

@@ -56,8 +56,15 @@ class IndexForm:
     augmented: bool
 
 
+MATRIX_ROWS = 32_000
+"""So many vectors that are searched exactly are multiplied here rather than by FAISS."""
+
+
 class Index:
-    """A FAISS index over the item factors of a model.
+    """An index over the item factors of a model.
+
+    Exact search among few vectors is one product with a matrix that has a row for each factor:
+    it takes less than half as long as FAISS, which multiplies item by item.
 
     Parameters
     ----------
@@ -85,13 +92,14 @@ class Index:
                 f"the index of model {artifact.version} holds {self._index.ntotal} items,"
                 f" its manifest says {n_indexed}"
             )
+        self._columns, self._labels = _as_matrix(self._index)
         self._local = threading.local()
         self._search_c: Any = getattr(self._index, "search_c")  # noqa: B009 (FAISS patches it in)
         if self.form.nprobe:
             faiss.ParameterSpace().set_index_parameter(self._index, "nprobe", self.form.nprobe)
 
     def search(self, vector: F32, k: int) -> npt.NDArray[np.int64]:
-        """Return model rows near a vector, best first.
+        """Return model rows near a vector, in any order.
 
         Parameters
         ----------
@@ -100,6 +108,11 @@ class Index:
         k : int
             How many; fewer come back when the probed lists hold fewer.
         """
+        if self._columns is not None:
+            scores = vector @ self._columns
+            if k >= len(scores):
+                return self._labels
+            return self._labels[np.argpartition(scores, -k)[-k:]]
         scratch = self._scratch(k)
         scratch.query[0, : len(vector)] = vector
         # The wrapper around this call costs a third of the search.
@@ -117,6 +130,21 @@ class Index:
         if known is None:
             known = buffers[k] = _SearchScratch(self._index.d, k)
         return known
+
+
+def _as_matrix(index: Any) -> tuple[F32 | None, npt.NDArray[np.int64]]:
+    """Return the vectors of a small flat index as columns, and the model row of each.
+
+    ``None`` instead if the index is of another form, or large.
+    """
+    labels = np.arange(index.ntotal)
+    if isinstance(index, faiss.IndexIDMap):
+        labels = faiss.vector_to_array(index.id_map)
+        index = faiss.downcast_index(index.index)
+    if not isinstance(index, faiss.IndexFlatIP) or not 0 < index.ntotal <= MATRIX_ROWS:
+        return None, labels
+    rows = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
+    return np.ascontiguousarray(rows.reshape(index.ntotal, index.d).T), labels
 
 
 class _SearchScratch:
@@ -297,7 +325,7 @@ class JoinedModel(Join):
 
     def rows_of(self, catalogue_rows: npt.NDArray[np.integer]) -> I32:
         """Return the model row of each catalogue row; -1 for items that the model does not know."""
-        rows: I32 = self.model_rows[catalogue_rows]
+        rows: I32 = self.model_rows.take(catalogue_rows)
         return rows
 
     def warm_up(self) -> None:

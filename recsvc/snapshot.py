@@ -30,19 +30,20 @@ MANY_CHANGES = 100
 
 
 class Scratch:
-    """Arrays over all rows that one request after the other borrows and gives back clean.
+    """Arrays over all rows or categories that requests borrow in turn and give back clean.
 
     A lookup by row is then one indexing operation instead of a search; not for two threads at once.
 
     Parameters
     ----------
-    n_rows : int
-        Rows of the catalogue.
+    n_rows, n_categories : int
+        Rows of the catalogue, and codes of its categories.
     """
 
-    def __init__(self, n_rows: int) -> None:
+    def __init__(self, n_rows: int, n_categories: int) -> None:
         self.marked = np.zeros(n_rows, dtype=bool)
         self.total = np.zeros(n_rows, dtype=np.float32)
+        self.by_category = np.zeros(n_categories, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class Snapshot:
         try:
             scratch: Scratch = self.local.scratch
         except AttributeError:
-            scratch = self.local.scratch = Scratch(self.catalogue.n_rows)
+            n_categories = len(self.model.category_share)
+            scratch = self.local.scratch = Scratch(self.catalogue.n_rows, n_categories)
         return scratch
 
 

@@ -1,11 +1,11 @@
 """Where candidates come from: the customer's own taste, the page, the crowd, the calendar."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.values import value_class
 from recsvc.features import by_start, by_topic, personal_features, retrieve
 from recsvc.query import Query
 from recsvc.ranks import one_over_rank
@@ -30,7 +30,7 @@ _NO_SCORES = np.zeros(0, dtype=np.float32)
 _NO_ROWS = np.zeros(0, dtype=np.int32)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value_class(frozen=True, slots=True, eq=False)
 class Candidates:
     """Scored rows of one source; a row may stand in it twice, with the same score.
 
@@ -89,7 +89,7 @@ class Candidates:
         n : int
             About how many will be taken; more can be, at the price of a full sort.
         """
-        positions = np.flatnonzero(may)
+        (positions,) = may.nonzero()
         if self.is_sorted:
             for start in range(0, len(positions), _CHUNK):
                 yield self._of(positions[start : start + _CHUNK])
@@ -98,20 +98,19 @@ class Candidates:
         done = 0
         if len(positions) > 2 * n:
             # Whatever ties with the edge is left to the full sort, which begins where this ended.
-            edge = np.partition(losses, n)[n]
-            first = np.flatnonzero(losses < edge)
-            yield self._of(positions[first[np.argsort(losses[first], kind="stable")]])
+            (first,) = (losses < np.partition(losses, n)[n]).nonzero()
+            yield self._of(positions[first[losses[first].argsort(kind="stable")]])
             done = len(first)
-        yield self._of(positions[np.argsort(losses, kind="stable")[done:]])
+        yield self._of(positions[losses.argsort(kind="stable")[done:]])
 
     def _of(self, positions: npt.NDArray[np.intp]) -> Iterator[tuple[int, int, float]]:
-        return zip(
-            positions.tolist(),
-            self.rows[positions].tolist(),
-            # In double precision: a rounded float32 has nine digits of noise in JSON.
-            self.scores[positions].astype(np.float64).round(6).tolist(),
-            strict=True,
-        )
+        # In double precision: a rounded float32 has nine digits of noise in JSON.
+        scores = self.scores[positions].astype(np.float64)
+        # As `round(6)`, which takes a third of the time of all this to find its way there.
+        scores *= 1e6
+        np.rint(scores, out=scores)
+        scores /= 1e6
+        return zip(positions.tolist(), self.rows[positions].tolist(), scores.tolist(), strict=True)
 
 
 def personal(query: Query) -> Candidates:
@@ -139,7 +138,7 @@ def blended(query: Query, others: Rows) -> Candidates:
     rows, features = personal_features(
         query.snapshot, query.history, query.vector, others, query.topics, query.start
     )
-    return Candidates(rows, query.weights @ features, "blend", features)
+    return Candidates(rows, np.dot(query.weights, features), "blend", features)
 
 
 def due(query: Query) -> Candidates:

@@ -26,7 +26,7 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
 RECALL_AT = 100
-HEAD_SIZES = (4_000, 8_000, 16_000, 32_000)
+HEAD_SIZES = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000)
 HEAD_IS_CHEAP = 8_000
 """A head no larger than this is faster than inverted lists can be: they are not even built."""
 NPROBES = (4, 8, 16, 32, 64, 96, 128, 192, 256)

@@ -85,6 +85,23 @@ def reasons(response: Response, *, in_words: bool = True) -> list[Reason]:
         customer in fifty they do not, and asking costs a tenth of the answer.
     """
     sources, followed = _sources(response)
+    chosen = response.chosen
+    if not in_words and sources.count("repeat") == len(sources):
+        found = [_bought_before(one.row) for one in chosen]
+    else:
+        found = _explained(response, sources, followed, in_words=in_words)
+    if hides_anything(response.preferences):
+        found = _without_hidden(response, found)
+    never_named = response.snapshot.site.privacy.never_named
+    if not never_named:
+        return found
+    return _without_unnamed(response, found, Naming(response.snapshot.catalogue, never_named))
+
+
+def _explained(
+    response: Response, sources: list[str], followed: set[int], *, in_words: bool
+) -> list[Reason]:
+    """Return the reason of each item, those of one kind together."""
     alike: dict[str, list[int]] = {}
     for at, source in enumerate(sources):
         alike.setdefault("followed" if at in followed else source, []).append(at)
@@ -98,11 +115,7 @@ def reasons(response: Response, *, in_words: bool = True) -> list[Reason]:
             explain(response, places, found)
         else:
             found.update(dict.fromkeys(places, Reason(kind, CODES[kind])))
-    ordered = [found[at] for at in range(len(sources))]
-    if hides_anything(response.preferences):
-        ordered = _without_hidden(response, ordered)
-    naming = Naming(response.snapshot.catalogue, response.snapshot.site.privacy.never_named)
-    return _without_unnamed(response, ordered, naming) if naming else ordered
+    return [found[at] for at in range(len(sources))]
 
 
 def sources_of(response: Response) -> list[str]:
@@ -114,15 +127,12 @@ def _sources(response: Response) -> tuple[list[str], set[int]]:
     """Return the source of each item, and the places of those that a follow brought there."""
     found = [chosen.candidates.source for chosen in response.chosen]
     followed: set[int] = set()
-    # Mostly one stage blends; when few items may be shown, or rules keep places, more do.
-    blended: dict[int, list[int]] = {}
-    for at, source in enumerate(found):
-        if source == "blend":
-            blended.setdefault(id(response.chosen[at].candidates), []).append(at)
-        elif response.chosen[at].candidates.lifts is not None and _risen(response, at):
-            followed.add(at)
-    for places in blended.values():
-        followed.update(_name_blended(response, places, found))
+    # Mostly one stage has them all; when few items may be shown, or rules keep places, more do.
+    for candidates, places in _by_candidates(response, range(len(found))):
+        if candidates.source == "blend":
+            followed.update(_name_blended(response, places, found))
+        elif candidates.lifts is not None:
+            followed.update(at for at in places if _risen(response, at))
     return found, followed
 
 
@@ -139,7 +149,7 @@ def _risen(response: Response, at: int) -> bool:
     return bool(np.count_nonzero(plain > own) >= n)
 
 
-def _name_blended(response: Response, places: list[int], found: list[str]) -> list[int]:
+def _name_blended(response: Response, places: Sequence[int], found: list[str]) -> list[int]:
     """Fill in the sources of items at some places, all from one blend.
 
     Returns
@@ -150,15 +160,16 @@ def _name_blended(response: Response, places: list[int], found: list[str]) -> li
     candidates = response.chosen[places[0]].candidates
     features, lifts = candidates.features, candidates.lifts
     assert features is not None
-    is_new = features[0] == 0
+    bought = features[0].take([response.chosen[at].position for at in places]).tolist()
     new = []
-    for at in places:
-        if is_new[response.chosen[at].position]:
-            new.append(at)
-        else:
+    for at, was_bought in zip(places, bought, strict=True):
+        if was_bought:
             found[at] = "repeat"
+        else:
+            new.append(at)
     if not new:
         return []
+    is_new = features[0] == 0
     positions = [response.chosen[at].position for at in new]
     # What was bought stands first, unless the list was varied.
     others = is_new if candidates.is_sorted else slice(int(np.argmax(is_new)), None)
@@ -323,16 +334,14 @@ def _by_candidates(
     response: Response, places: Sequence[int]
 ) -> Iterator[tuple[Candidates, Sequence[int]]]:
     """Yield the candidates that some items were chosen from, with the places of those."""
-    chosen = response.chosen
-    first = chosen[places[0]].candidates
-    if all(chosen[at].candidates is first for at in places):
-        yield first, places
+    of_place = [response.chosen[at].candidates for at in places]
+    if of_place and of_place.count(of_place[0]) == len(of_place):
+        yield of_place[0], places
         return
-    found: dict[int, list[int]] = {}
-    for at in places:
-        found.setdefault(id(chosen[at].candidates), []).append(at)
-    for some in found.values():
-        yield chosen[some[0]].candidates, some
+    found: dict[int, tuple[Candidates, list[int]]] = {}
+    for at, candidates in zip(places, of_place, strict=True):
+        found.setdefault(id(candidates), (candidates, []))[1].append(at)
+    yield from found.values()
 
 
 def _without_hidden(response: Response, found: list[Reason]) -> list[Reason]:

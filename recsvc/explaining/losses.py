@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.signals import FEATURES
-from recsvc.features import LEAST_SCORE, UNSOLD_SHARE, taste_weights
+from recsvc.features import UNSOLD_SHARE, log_scores, taste_weights
 from recsvc.query import Query
 from recsvc.sources import SAME_CATEGORY, SAME_DEPARTMENT
 
@@ -90,14 +90,14 @@ def _with_bounds(losses: F32, query: Query, rows: Ints, weight: float) -> F32 | 
     if len(placed) != len(rows):
         return None
     scores = (factors @ folded.vector)[:, None]
-    logs = _log_scores(scores)
+    logs = log_scores(scores)
     least, most = (
-        losses + weight * (logs - _log_scores(scores - bound))
+        losses + weight * (logs - log_scores(scores - bound))
         for bound in folded.loss_bounds(factors)
     )
     near = np.flatnonzero((most >= least.max(axis=1, keepdims=True) - _TIE).any(axis=0))
     exact = folded.losses(factors, near)
-    least[:, near] = losses[:, near] + weight * (logs - _log_scores(scores - exact))
+    least[:, near] = losses[:, near] + weight * (logs - log_scores(scores - exact))
     return least
 
 
@@ -122,7 +122,7 @@ def vector_losses(query: Query, rows: Ints, *, logs: bool) -> F32:
     found = folded.losses(factors)
     if logs:
         scores = (factors @ folded.vector)[:, None]
-        found = _log_scores(scores) - _log_scores(scores - found)
+        found = log_scores(scores) - log_scores(scores - found)
     if len(query.known_history[0]) == n_history and len(placed) == len(rows):
         return found
     losses = np.zeros((len(rows), n_history), dtype=np.float32)
@@ -161,7 +161,7 @@ def _surely(query: Query, rows: Ints, losses: F32) -> F32:
     """Return `own_losses` of those items that the cheapest bound leaves open."""
     weights, affinity = query.weights, float(query.weights[_AFFINITY])
     losses = losses - weights[_POPULARITY] * _popularity(query, rows)
-    losses -= weights[_COLLABORATIVE] * _log_scores(_scores_without(query, rows))
+    losses -= weights[_COLLABORATIVE] * log_scores(_scores_without(query, rows))
     if affinity >= 0 and query.topics is None:
         bounds: F32 = losses - affinity * _most_affinity(query, rows)
         if min(bounds.tolist()) > 0:
@@ -194,7 +194,7 @@ def _most_as_new(query: Query, rows: Ints) -> F32 | float:
     scores = model.arrays["item_factors"].take(model_rows, axis=0) @ folded.vector
     # What is wanted less than fully is wanted even less without itself; of the rest, who knows.
     scores[scores > 1] = np.inf
-    most: F32 = collaborative * _log_scores(scores)
+    most: F32 = collaborative * log_scores(scores)
     most += popularity * model.constants[model_rows, 1]
     most += affinity * _most_affinity(query, rows)
     return most
@@ -264,11 +264,6 @@ def _cosines(query: Query, rows: Ints) -> F32:
         on_page, among = np.isin(query.about, about), np.isin(rows, placed)
         found[np.ix_(among, on_page)] = factors @ directions.T / lengths
     return found
-
-
-def _log_scores(scores: F32) -> F32:
-    logs: F32 = np.log(np.maximum(scores, 0) + LEAST_SCORE)
-    return logs
 
 
 def _popularity(query: Query, rows: Ints) -> F32:
