@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from feature_store.errors import StoreUnavailableError
 from feature_store.wire import Wire, packed
 
-_Waiter = tuple[asyncio.Future[list[bytes | None]], int, int]
+_Waiter = tuple[asyncio.Future[list[bytes | None]], slice, slice]
+_NOTHING = slice(0)
 
 
 class BatchedReader:
@@ -36,22 +37,39 @@ class BatchedReader:
         self._wire: Wire | None = None
         self._connecting: asyncio.Task[Wire] | None = None
         self._keys: list[str] = []
+        self._shared: dict[tuple[str, ...], slice] = {}
         self._waiters: list[_Waiter] = []
         self._sending: set[asyncio.Task[None]] = set()
 
-    def get(self, keys: Sequence[str]) -> "asyncio.Future[list[bytes | None]]":
+    def get(
+        self, keys: Sequence[str], shared: tuple[str, ...] = ()
+    ) -> "asyncio.Future[list[bytes | None]]":
         """Read keys; the returned future holds their values in order.
 
         The future fails with `StoreUnavailableError` when the server does not answer in time.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            Keys of this read alone.
+        shared : tuple of str
+            Keys that all reads ask for: they travel once. Their values come first.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[bytes | None]] = loop.create_future()
         if not self._waiters:
             loop.call_soon(self._flush)
+        first = _NOTHING
+        if shared:
+            known = self._shared.get(shared)
+            first = self._shared[shared] = self._appended(shared) if known is None else known
+        self._waiters.append((future, first, self._appended(keys)))
+        return future
+
+    def _appended(self, keys: Sequence[str]) -> slice:
         start = len(self._keys)
         self._keys.extend(keys)
-        self._waiters.append((future, start, len(self._keys)))
-        return future
+        return slice(start, len(self._keys))
 
     async def close(self) -> None:
         """Close the connection; reads in flight fail."""
@@ -64,7 +82,7 @@ class BatchedReader:
 
     def _flush(self) -> None:
         keys, waiters = self._keys, self._waiters
-        self._keys, self._waiters = [], []
+        self._keys, self._waiters, self._shared = [], [], {}
         wire = self._wire
         if wire is None or wire.closed:
             task = asyncio.get_running_loop().create_task(self._connect_and_send(keys, waiters))
@@ -83,13 +101,13 @@ class BatchedReader:
             values = None if error else done.result()
             if not isinstance(values, list):
                 error = error or StoreUnavailableError(f"the server refused to read: {values}")
-            for future, start, end in waiters:
+            for future, shared, own in waiters:
                 if future.done():
                     continue
                 if error is not None:
                     future.set_exception(error)
                 elif isinstance(values, list):
-                    future.set_result(values[start:end])
+                    future.set_result(values[shared] + values[own])
 
         reply.add_done_callback(deliver)
 

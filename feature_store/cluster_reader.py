@@ -73,12 +73,15 @@ class ClusterReader:
         self._wanted: _Wanted = {}
         self._sending: set[asyncio.Task[None]] = set()
 
-    def get(self, keys: Sequence[str]) -> "asyncio.Future[list[bytes | None]]":
-        """Read keys; the returned future holds their values in order.
+    def get(
+        self, keys: Sequence[str], shared: tuple[str, ...] = ()
+    ) -> "asyncio.Future[list[bytes | None]]":
+        """Read keys as `BatchedReader.get` does.
 
         The future fails with `StoreUnavailableError` when a node that has one of them does not
         answer in time.
         """
+        keys = (*shared, *keys)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[bytes | None]] = loop.create_future()
         if not keys:

@@ -24,7 +24,7 @@ def new_recommendation_id(now_ms: int, shown: int) -> str:
     shown : int
         Items of the list shown so far, this answer's included.
     """
-    return f"{now_ms:012x}{min(shown, MAX_SKIP):04x}{secrets.randbits(64):016x}"
+    return f"{now_ms:012x}{min(shown, MAX_SKIP):04x}{secrets.token_hex(8)}"
 
 
 def read_recommendation_id(value: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 
 import orjson
@@ -11,6 +10,7 @@ from feature_store.conditions import Scope
 from feature_store.impressions import NO_IMPRESSIONS
 from feature_store.state import EMPTY_STATE
 from feature_store.store import UserContext
+from feature_store.values import value_class
 from recsvc.answer import answer, new_recommendation_id
 from recsvc.continued import list_time_s
 from recsvc.decisions import DecisionRecorder, Noted
@@ -22,7 +22,7 @@ from recsvc.snapshot import Snapshot
 from recsvc.starts import Start
 
 
-@dataclass(frozen=True, slots=True)
+@value_class(frozen=True, slots=True)
 class Recommendation:
     """A finished answer.
 
@@ -50,7 +50,7 @@ class Recommendation:
     phases_s: tuple[float, float, float]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value_class(frozen=True, slots=True, eq=False)
 class Question:
     """A request with everything that was read for it.
 

@@ -1,16 +1,16 @@
 """The record of each answer: what was shown, from where, why, by which rules, and what was not.
 
-Noting an answer costs the request one append to a list. The record is made of it afterwards, a few
-at a time, and written to the worker's file (``feature_store.decision_log``). What waits is bounded:
-beyond that answers go unrecorded, which a metric counts.
+Most records are a line around the answer's own bytes, made at once: what the answer was chosen from
+is then free again while it is still in the processor's cache. A sampled share is recorded with
+every candidate, afterwards and one at a time. Lines are written to the worker's file
+(``feature_store.decision_log``) ten times a second. What waits is bounded: beyond that answers go
+unrecorded, which a metric counts.
 """
 
 import asyncio
 import random
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +18,32 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from feature_store.archiver import LEASE_S
 from feature_store.catalogue import Catalogue
 from feature_store.decision_log import DecisionLog, DecisionWriter
 from feature_store.signals import FEATURES
-from feature_store.store import Store
+from feature_store.values import value_class
 from recsvc.engine import Response
 from recsvc.requests import RecommendationRequest
-from recsvc.settings import Settings
 from recsvc.sources import Candidates
 from recsvc.telemetry import Metrics
 
-MAX_WAITING = 5_000
-"""Answers that wait to be recorded; about 10 kB each, with what they were chosen from."""
 MAX_WAITING_BYTES = 64 << 20
-"""Memory for their masks of what was allowed."""
-SEAL_EVERY_S = 60.0
+"""Memory of what waits to be written: lines, and what sampled answers were chosen from."""
 FLUSH_S = 0.1
 FIND_ATTEMPTS = 5
-SLICE = 8
-"""Records that are made before others get the event loop."""
+SLICE = 128
+"""Lines that are written before others get the event loop."""
+WHOLE_BYTES = 50_000
+"""What a sampled answer was chosen from takes about so much, without a mask of its own."""
 HISTORY = 20
 REMOVED = 10
 POPULAR = 100
 CANDIDATES = 200
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value_class(frozen=True, slots=True, eq=False)
 class Noted:
-    """One answer, ready to be recorded.
+    """One answer, to be recorded.
 
     Parameters
     ----------
@@ -90,37 +87,55 @@ class DecisionRecorder:
         self._writer = DecisionWriter(folder)
         self._metrics = metrics
         self._sample = sample
-        self._waiting: list[Noted] = []
+        self._lines: list[bytes] = []
+        self._lines_from_ms = 0
+        self._sampled: list[Noted] = []
         self._waiting_bytes = 0
+        outcomes = metrics.decisions.labels
+        self._recorded, self._failed, self._dropped = map(
+            outcomes, ("recorded", "failed", "dropped")
+        )
 
     def note(self, noted: Noted) -> None:
-        """Take an answer to be recorded; costs less than a microsecond."""
-        own = _own_bytes(noted)
-        if len(self._waiting) < MAX_WAITING and self._waiting_bytes + own <= MAX_WAITING_BYTES:
-            self._waiting.append(noted)
-            self._waiting_bytes += own
+        """Take an answer to be recorded."""
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            self._dropped.inc()
+        elif random.random() < self._sample:
+            self._sampled.append(noted)
+            self._waiting_bytes += _bytes_of(noted)
         else:
-            self._metrics.decisions.labels("dropped").inc()
+            line = line_of(noted)
+            if not self._lines:
+                self._lines_from_ms = noted.at_ms
+            self._lines.append(line)
+            self._waiting_bytes += len(line)
 
     async def flush(self) -> None:
         """Record what waits now; other processes can read it when this returns.
 
-        What waits is taken in small parts, each written before others get the event loop: so a
-        second caller finds written what a first one took, and a cancelled one loses nothing.
+        What is taken is written before others get the event loop: so a second caller finds written
+        what a first one took, and a cancelled one loses nothing.
         """
-        while self._waiting:
-            part = self._waiting[:SLICE]
-            del self._waiting[:SLICE]
-            self._waiting_bytes -= sum(map(_own_bytes, part))
-            records = [line_of(one, whole=random.random() < self._sample) for one in part]
-            try:
-                self._writer.write(records, part[0].at_ms, time.time())
-            except OSError:
-                self._metrics.decisions.labels("failed").inc(len(part))
-            else:
-                self._metrics.decisions.labels("recorded").inc(len(part))
+        while self._lines or self._sampled:
+            if self._sampled:
+                noted = self._sampled.pop()
+                self._waiting_bytes -= _bytes_of(noted)
+                self._write([line_of(noted, whole=True)], noted.at_ms)
+            if self._lines:
+                part = self._lines[:SLICE]
+                del self._lines[:SLICE]
+                self._waiting_bytes -= sum(map(len, part))
+                self._write(part, self._lines_from_ms)
             await asyncio.sleep(0)
         self._writer.close_if_due(time.time())
+
+    def _write(self, lines: list[bytes], first_ms: int) -> None:
+        try:
+            self._writer.write(lines, first_ms, time.time())
+        except OSError:
+            self._failed.inc(len(lines))
+        else:
+            self._recorded.inc(len(lines))
 
     async def close(self) -> None:
         """Record what waits and close the file."""
@@ -142,43 +157,12 @@ class DecisionRecorder:
         return None
 
 
-def _own_bytes(noted: Noted) -> int:
-    """Return the size of the mask if it is nobody else's, and kept alive by this record alone."""
+def _bytes_of(noted: Noted) -> int:
+    """Return how much memory an answer keeps until it is recorded."""
     allowed = noted.response.query.allowed
-    return allowed.nbytes if allowed is not None and allowed.flags.writeable else 0
-
-
-class Sealing:
-    """Has the closed files of all workers turned into Parquet, and old ones removed.
-
-    Parameters
-    ----------
-    settings : Settings
-        Says for how long records are kept.
-    store : Store
-        Knows who leads.
-    log : DecisionLog
-        The files.
-    leader : str
-        The worker's name as archiver: of all workers the one with that lease is it.
-    """
-
-    def __init__(self, settings: Settings, store: Store, log: DecisionLog, leader: str) -> None:
-        self._settings, self._store, self._log, self._leader = settings, store, log, leader
-
-    async def look(self) -> None:
-        """Seal what is closed, if this worker leads.
-
-        Raises
-        ------
-        StoreUnavailableError
-            If the server does not answer.
-        """
-        if await self._store.streams.lead(self._leader, LEASE_S):
-            ledger = await self._store.forgetting.ledger()
-            await asyncio.to_thread(self._log.seal, lambda person: ledger.cut_of(person).erased_ms)
-            oldest = datetime.now(UTC).date() - timedelta(self._settings.decision_days)
-            await asyncio.to_thread(self._log.drop_before, oldest)
+    # A mask that many requests share is kept anyway.
+    own = allowed.nbytes if allowed is not None and allowed.flags.writeable else 0
+    return WHOLE_BYTES + own
 
 
 def line_of(noted: Noted, *, whole: bool = False) -> bytes:
@@ -222,16 +206,19 @@ def line_of(noted: Noted, *, whole: bool = False) -> bytes:
 
 
 def _around(record: dict[str, Any], answer: bytes) -> bytes:
-    return orjson.dumps(record)[:-1] + b',"answer":' + answer + b"}"
+    head = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b'%b,"answer":%b}' % (head[:-1], answer)
 
 
-def _history(response: Response) -> list[list[Any]]:
+def _history(response: Response) -> list[npt.NDArray[Any]]:
     """Return what of the person's history weighed most: rows, weights, whether bought."""
     history = response.query.history
-    weights = history.weights
-    top = np.argpartition(-weights, HISTORY)[:HISTORY] if len(weights) > HISTORY else slice(None)
-    rounded = weights[top].astype(np.float64).round(4)
-    return [history.rows[top].tolist(), rounded.tolist(), history.bought[top].tolist()]
+    rows, weights, bought = history.rows, history.weights, history.bought
+    if len(weights) > HISTORY:
+        top = weights.argpartition(-HISTORY)[-HISTORY:]
+        rows, weights, bought = rows[top], weights[top], bought[top]
+    # What is written must lie in memory without gaps.
+    return [np.ascontiguousarray(rows), weights.round(4), np.ascontiguousarray(bought)]
 
 
 def decision_of(record: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
@@ -355,20 +342,23 @@ def _candidates(response: Response) -> list[dict[str, Any]]:
     candidates, _ = natural
     order = np.argsort(-candidates.scores, kind="stable")
     order = np.arange(len(order)) if candidates.is_sorted else order
-    ids, weights = response.snapshot.catalogue.item_id, response.query.weights
-    found = []
-    for place in order[:CANDIDATES].tolist():
-        row = int(candidates.rows[place])
-        entry: dict[str, Any] = {
-            "item_id": ids(row),
-            "score": round(float(candidates.scores[place]), 5),
-        }
-        if candidates.features is not None:
-            parts = candidates.features[:, place] * weights
-            entry["score_parts"] = {
-                name: round(float(part), 5) for name, part in zip(FEATURES, parts, strict=True)
-            }
-            if candidates.lifts is not None:
-                entry["score_parts"]["followed"] = round(float(candidates.lifts[place]), 5)
-        found.append(entry)
+    order = order[:CANDIDATES]
+    ids = response.snapshot.catalogue.item_id
+    rows, scores = candidates.rows[order].tolist(), _rounded(candidates.scores[order])
+    found: list[dict[str, Any]] = [
+        {"item_id": ids(row), "score": score} for row, score in zip(rows, scores, strict=True)
+    ]
+    if candidates.features is not None:
+        parts = _rounded((candidates.features[:, order] * response.query.weights[:, None]).T)
+        for entry, each in zip(found, parts, strict=True):
+            entry["score_parts"] = dict(zip(FEATURES, each, strict=True))
+        if candidates.lifts is not None:
+            for entry, lift in zip(found, _rounded(candidates.lifts[order]), strict=True):
+                entry["score_parts"]["followed"] = lift
     return found
+
+
+def _rounded(values: npt.NDArray[np.floating[Any]]) -> list[Any]:
+    """Return numbers as JSON has them, five digits behind the point."""
+    digits: list[Any] = values.astype(np.float64).round(5).tolist()
+    return digits

@@ -30,7 +30,7 @@ from recsvc.compacting import LOOK_EVERY_S, Compacting
 from recsvc.continued import continued
 from recsvc.customer.consenting import Decided, Decision, Remembered, decide, may_profile
 from recsvc.customer.hearing import remember
-from recsvc.decisions import FLUSH_S, SEAL_EVERY_S, DecisionRecorder, Sealing
+from recsvc.decisions import FLUSH_S, DecisionRecorder
 from recsvc.erasing import LOOK_EVERY_S as LOOK_FOR_ERASURES_S
 from recsvc.erasing import Erasing
 from recsvc.explaining.words import read_library, speak
@@ -38,6 +38,7 @@ from recsvc.keeping import SnapshotKeeper
 from recsvc.key_table import POLL_S, Authenticator
 from recsvc.recording import Recording
 from recsvc.requests import RecommendationRequest
+from recsvc.sealing import SEAL_EVERY_S, Sealing
 from recsvc.settings import Settings
 from recsvc.snapshot import SnapshotHolder
 from recsvc.telemetry import Metrics, get_logger

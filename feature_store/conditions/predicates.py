@@ -1,7 +1,7 @@
 """A condition over plain documents: of the person, the page, the request, the clock."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from feature_store.conditions.condition import Condition
@@ -9,12 +9,13 @@ from feature_store.conditions.meaning import OPPOSITES, Test, value_test
 from feature_store.conditions.tree import All, Kind, Leaf, Node, Not
 from feature_store.conditions.values import READY
 from feature_store.conditions.windows import WeeklyWindow
+from feature_store.values import value_class
 
 _NOTHING: Mapping[str, Any] = {}
 _NO_SEGMENTS: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value_class(frozen=True, slots=True)
 class Scope:
     """What a condition is evaluated on.
 
