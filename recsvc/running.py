@@ -1,7 +1,6 @@
 """One worker in this process: uvicorn over the application, until a signal."""
 
 import contextlib
-import gc
 import math
 import signal
 import socket
@@ -14,11 +13,11 @@ import uvicorn
 from feature_store.errors import RecsvcError
 from recsvc import memory
 from recsvc.app import create_app
+from recsvc.protocol import Protocol
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
 from recsvc.worker import Worker
 
-COLLECTOR_THRESHOLDS = (50_000, 20, 50)
 KEEP_ALIVE_S = 75
 """Longer than the idle time of common load balancers, so that they close connections, not we."""
 
@@ -92,7 +91,7 @@ def run_worker(
     worker = Worker(settings, secret, Metrics())
     config = uvicorn.Config(
         create_app(worker),
-        http="httptools",
+        http=Protocol,
         loop="uvloop",
         ws="none",
         lifespan="on",
@@ -106,10 +105,8 @@ def run_worker(
     )
 
     def started() -> None:
-        # What was loaded stays: the collector need not walk it again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*COLLECTOR_THRESHOLDS)
+        memory.keep()
+        memory.collect_rarely()
         on_started()
 
     server = Server(config, started)
