@@ -4,17 +4,21 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from feature_store.errors import NotFoundError, OverloadedError
+from recsvc.api.accepting import Form, InForm, form_of
 from recsvc.api.http import AnyWorker, PathId, asking, secured
-from recsvc.api.me import VisitorQuery, refuse_user_id
+from recsvc.api.languages import InWords, words_of
+from recsvc.api.me import Visitor, refuse_user_id
 from recsvc.api.openapi import responses
 from recsvc.api.schemas import Document
 from recsvc.auth import ForbiddenError
 from recsvc.checks import FieldError, InvalidRequestError
+from recsvc.explaining import html
+from recsvc.explaining.words import Words
 from recsvc.exports.documents import as_html, as_json
 from recsvc.exports.exporting import Sources, open_export
 from recsvc.public_keys import check_visitor_id
@@ -74,6 +78,19 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+class _Mine(Visitor):
+    """What a browser asks for."""
+
+    language: Annotated[
+        str | None,
+        Field(max_length=35, description="otherwise what `Accept-Language` likes best"),
+    ] = None
+    form: Annotated[
+        Form | None,
+        Field(alias="format", description="`html` for a page; otherwise what `Accept` likes best"),
+    ] = None
+
+
 @router.get(
     "/v1/users/{user_id}/export",
     operation_id="get_user_export",
@@ -84,15 +101,15 @@ EXAMPLE: dict[str, Any] = {
     **secured("privacy:admin"),
 )
 async def get_user_export(
-    request: Request, worker: AnyWorker, user_id: PathId
+    worker: AnyWorker, user_id: PathId, told: InWords, form: InForm
 ) -> StreamingResponse:
     """Return everything that is stored of a user, and of the visitors who became the user.
 
     Each section says what it is and why it is held. Of somebody of whom nothing is held all
-    sections are empty. `Accept: text/html` gives a page of the same. An answer that was cut off is
-    no valid JSON.
+    sections are empty. `Accept: text/html`, or `format=html`, gives a page of the same, in the
+    language that is asked for. An answer that was cut off is no valid JSON.
     """
-    return await _streamed(request, worker, f"u:{user_id}", whole=True)
+    return await _streamed(worker, f"u:{user_id}", told, form, whole=True)
 
 
 @router.get(
@@ -105,7 +122,7 @@ async def get_user_export(
     **secured(public=True, customer=True),
 )
 async def get_my_export(
-    request: Request, worker: AnyWorker, asked: VisitorQuery
+    request: Request, worker: AnyWorker, asked: Annotated[_Mine, Query()]
 ) -> StreamingResponse:
     """Return the same of the customer of the token, or of a visitor.
 
@@ -116,7 +133,8 @@ async def get_my_export(
     person = await _person(request, worker, asked.anonymous_id)
     most = worker.settings.public_events_per_minute
     await worker.store.quota.take({person: min(EVENTS_WORTH, most)}, most, time.time())
-    return await _streamed(request, worker, person, whole=False)
+    told, form = words_of(request, asked.language), form_of(request, asked.form)
+    return await _streamed(worker, person, told, form, whole=False)
 
 
 async def _person(request: Request, worker: Worker, anonymous_id: str | None) -> str:
@@ -151,7 +169,7 @@ async def _person(request: Request, worker: Worker, anonymous_id: str | None) ->
 
 
 async def _streamed(
-    request: Request, worker: Worker, person: str, *, whole: bool
+    worker: Worker, person: str, told: Words, form: Form, *, whole: bool
 ) -> StreamingResponse:
     """Read what the server holds, and answer with what writes the rest as it is read."""
     place = _Place()
@@ -165,17 +183,16 @@ async def _streamed(
     except BaseException:
         place.leave()
         raise
-    readable = _prefers_html(request.headers.get("accept", ""))
-    return StreamingResponse(
-        _leaving(place, as_html(export) if readable else as_json(export)),
-        media_type="text/html; charset=utf-8" if readable else "application/json",
-        headers={"Cache-Control": "private, no-store", "Vary": "Accept"},
-    )
-
-
-def _prefers_html(accept: str) -> bool:
-    names = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    return "text/html" in names and "application/json" not in names
+    headers = {
+        "Cache-Control": "private, no-store",
+        "Content-Language": told.language,
+        "Vary": "Accept, Accept-Language",
+    }
+    if form == "html":
+        parts, media_type, headers = as_html(export, told), html.MEDIA_TYPE, headers | html.HEADERS
+    else:
+        parts, media_type = as_json(export, told), "application/json"
+    return StreamingResponse(_leaving(place, parts), media_type=media_type, headers=headers)
 
 
 async def _leaving(place: "_Place", parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

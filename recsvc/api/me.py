@@ -31,7 +31,7 @@ def refuse_user_id(request: Request) -> None:
         raise InvalidRequestError(FieldError("#/user_id", said))
 
 
-class _Visitor(BaseModel):
+class Visitor(BaseModel):
     """A query that names a visitor, or nobody; anything else in it is a 422."""
 
     model_config = ConfigDict(extra="forbid")
@@ -45,7 +45,7 @@ class _Visitor(BaseModel):
     ] = None
 
 
-VisitorQuery = Annotated[_Visitor, Query()]
+VisitorQuery = Annotated[Visitor, Query()]
 
 router = APIRouter(tags=["me"], dependencies=[Depends(refuse_user_id)])
 

@@ -10,12 +10,14 @@ from pydantic import Field, ValidationError
 
 from feature_store.documents import SiteDocuments, Write
 from feature_store.errors import StoreUnavailableError
+from recsvc.api.accepting import InForm
 from recsvc.api.http import AnyWorker, actor, field_errors, json_body, secured, unsecured
 from recsvc.api.languages import InWords
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.revisions import etag, expected_revision
 from recsvc.api.schemas import Document
 from recsvc.checks import InvalidRequestError
+from recsvc.explaining import html
 from recsvc.explaining.transparency import as_page, transparency
 from recsvc.privacy import ID, KIND, PrivacyBody
 from recsvc.requests import load_json
@@ -133,21 +135,16 @@ TRANSPARENCY: dict[str, Any] = {
         }
     ],
 }
-_HTML = "text/html"
 _HEADERS = {
     # It says what is in force: a copy may be kept, but is asked about.
     "Cache-Control": "no-cache",
     "Vary": "Accept, Accept-Language",
 }
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 def _documented() -> dict[int | str, dict[str, Any]]:
     found = responses(Transparency, TRANSPARENCY, 422, 500)
-    page = {_HTML: {"schema": {"type": "string"}, "example": "<!doctype html>..."}}
+    page = {html.MEDIA_TYPE: {"schema": {"type": "string"}, "example": "<!doctype html>..."}}
     found[200]["content"] = found[200]["content"] | page
     return found
 
@@ -160,27 +157,20 @@ def _documented() -> dict[int | str, dict[str, Any]]:
     responses=_documented(),
     **unsecured(),
 )
-async def get_transparency(request: Request, worker: AnyWorker, told: InWords) -> Response:
+async def get_transparency(worker: AnyWorker, told: InWords, form: InForm) -> Response:
     """Say what fills the lists, what the ranking weighs, what rules do, and what customers can do.
 
-    Made from what is in force; for everybody. With `Accept: text/html` it is a page.
+    Made from what is in force; for everybody. With `Accept: text/html`, or `format=html`, a page.
     """
     with contextlib.suppress(StoreUnavailableError):
         await worker.context(None)
     snapshot, settings = worker.holder.current, worker.settings
     document = await asyncio.to_thread(transparency, snapshot, settings, told)
     headers = {**_HEADERS, "Content-Language": told.language}
-    if _wants_page(request.headers.get("accept", "")):
+    if form == "html":
         page = as_page(document)
-        return Response(page, headers=headers | _PAGE_HEADERS, media_type=_HTML)
+        return Response(page, headers=headers | html.HEADERS, media_type=html.MEDIA_TYPE)
     return Response(orjson.dumps(document), headers=headers, media_type="application/json")
-
-
-def _wants_page(accept: str) -> bool:
-    """Tell whether a page comes before JSON in what a caller accepts."""
-    types = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    before = types[: types.index("application/json")] if "application/json" in types else types
-    return _HTML in before
 
 
 def _read(value: object) -> PrivacyBody:

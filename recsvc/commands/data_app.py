@@ -133,6 +133,9 @@ def export_users(
         str | None,
         typer.Option("--user", help="All that is held of this one user: .json, or .html to read."),
     ] = None,
+    language: Annotated[
+        str, typer.Option("--language", help="Of the words with --user, such as de.")
+    ] = "en",
     as_json: Json = False,
 ) -> None:
     """Write the profiles of all users, as `recsvc import users` reads them.
@@ -143,12 +146,12 @@ def export_users(
     \b
     Examples:
       recsvc export users --out users.jsonl
-      recsvc export users --user 2375 --out 2375.html
+      recsvc export users --user 2375 --out 2375.html --language de
     """  # noqa: D301
     if user is not None:
         from recsvc.commands import exporting  # noqa: PLC0415
 
-        exporting.run(settings(), user, out, as_json=as_json)
+        exporting.run(settings(), user, out, language, as_json=as_json)
         return
     from recsvc.commands import importing_users  # noqa: PLC0415
 

@@ -1,7 +1,6 @@
 """``recsvc export users --user U``: all that is held of one person, into a file."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from feature_store.store import Store
 from recsvc.commands.importing_users import replaced
 from recsvc.commands.output import note, write_json
 from recsvc.commands.session import with_store
+from recsvc.explaining.words import Words, read_library, speak, words
 from recsvc.exports.documents import as_html
 from recsvc.exports.documents import as_json as json_of
 from recsvc.exports.exporting import Sources, open_export
@@ -23,7 +23,7 @@ from recsvc.settings import Settings
 _PAGES = (".html", ".htm")
 
 
-def run(settings: Settings, user_id: str, out: Path, *, as_json: bool) -> None:
+def run(settings: Settings, user_id: str, out: Path, language: str, *, as_json: bool) -> None:
     """Write all that is held of a user as JSON, or as a page if the file is called so.
 
     Raises
@@ -35,7 +35,9 @@ def run(settings: Settings, user_id: str, out: Path, *, as_json: bool) -> None:
         check_id(user_id)
     except ValueError as error:
         raise UserError(f"--user: {error}") from None
-    written = with_store(settings, lambda store: _write(settings, store, user_id, out))
+    speak(read_library(settings.words_dir))
+    told = words(language)
+    written = with_store(settings, lambda store: _write(settings, store, user_id, out, told))
     Deliveries(settings.data_dir).add(out, "export", datetime.now(UTC), user_id)
     if as_json:
         write_json({"user_id": user_id, "file": str(out), "bytes": written})
@@ -43,16 +45,16 @@ def run(settings: Settings, user_id: str, out: Path, *, as_json: bool) -> None:
         note(f"all that is held of {user_id} is in {out}")
 
 
-async def _write(settings: Settings, store: Store, user_id: str, out: Path) -> int:
+async def _write(settings: Settings, store: Store, user_id: str, out: Path, told: Words) -> int:
     segments = read_segments(await store.documents.snapshot())
     catalogue = await _catalogue(settings, store)
     export = await open_export(
         Sources(store, settings.data_dir, catalogue, segments), f"u:{user_id}"
     )
-    parts: AsyncIterator[bytes] = as_html(export) if out.suffix in _PAGES else json_of(export)
+    written = as_html if out.suffix in _PAGES else json_of
     n_bytes = 0
     with replaced(out) as file:
-        async for part in parts:
+        async for part in written(export, told):
             n_bytes += file.write(part)
     return n_bytes
 

@@ -18,6 +18,7 @@ from feature_store.signals import (
 )
 from feature_store.state import HOT_ITEMS
 from recsvc.customer.follows import FOLLOW_WEIGHT, HALF_LIFE
+from recsvc.explaining.html import CLOSING, opening
 from recsvc.explaining.words import Words
 from recsvc.placements import BUILT_IN, Placement
 from recsvc.settings import Settings
@@ -33,8 +34,8 @@ CONTROLS = {
     "follow": "PATCH /v1/me/preferences",
     "profile": "GET /v1/me/profile",
     "reset": "POST /v1/me/preferences/reset",
-    "export": "GET /v1/users/{user_id}/export",
-    "erase": "DELETE /v1/users/{user_id}",
+    "export": "GET /v1/me/export",
+    "erase": "DELETE /v1/me",
 }
 """What customers can do, and where."""
 _TOLD_ALONE = ("collaborative", "category_affinity", "popularity_recent", "growth")
@@ -232,6 +233,8 @@ class _Teller:
             _parameter("global_privacy_control", True, self._say("gpc")),
             _parameter("decision_days", days, self._counted("decision_days", days)),
             _parameter("events", None, self._say("events_kept")),
+            _parameter("withheld", None, self._say("withheld")),
+            _parameter("analytics", None, self._say("analytics")),
         ]
         if n_never:
             told.append(_parameter("never_named", n_never, self._counted("never_named", n_never)))
@@ -272,15 +275,6 @@ def _shares(placement: Placement) -> dict[str, float]:
     return {one.name: round(one.weight / total, 4) for one in placement.sources}
 
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 1rem/1.6 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { line-height: 1.2; } h2 { margin: 2rem 0 .25rem; font-size: 1.2rem; }
-li { margin: .35rem 0; } code { font-size: .85rem; opacity: .7; overflow-wrap: anywhere; }
-footer { margin-top: 3rem; font-size: .85rem; opacity: .7; }
-"""
-
-
 def as_page(document: dict[str, Any]) -> str:
     """Return what `transparency` has made as a page for people; it loads nothing from anywhere."""
     parts = []
@@ -289,13 +283,7 @@ def as_page(document: dict[str, Any]) -> str:
         parts.append(f"<p>{escape(section['text'])}</p>")
         lines = [_line(section["id"], one) for one in section["parameters"]]
         parts.append(f"<ul>{''.join(lines)}</ul></section>" if lines else "</section>")
-    title = escape(document["title"])
-    return (
-        f'<!doctype html><html lang="{escape(document["language"])}"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>"
-        f"<body><main><h1>{title}</h1>{''.join(parts)}</main></body></html>"
-    )
+    return opening(document["language"], document["title"]) + "".join(parts) + CLOSING
 
 
 def _line(section: str, parameter: Parameter) -> str:

@@ -45,6 +45,7 @@ from recsvc.exports.values import (
     shown_of,
     sliced,
     time_of,
+    title_of,
 )
 from recsvc.people import person_document
 from recsvc.segments import Segment, segments_of
@@ -266,11 +267,15 @@ class PersonExport:
             for few in sliced(iter(batch)):
                 for row in few:
                     waiting.pop(event_key(row), None)
-                yield [{**log_row(row), "stored_in": "event log"} for row in few]
+                yield [self._event(row, "event log") for row in few]
                 await asyncio.sleep(0)
         for few in sliced(iter(waiting.values())):
             rows = as_log_frame(few).to_dicts()
-            yield [{**log_row(row), "stored_in": "stream"} for row in rows]
+            yield [self._event(row, "stream") for row in rows]
+            await asyncio.sleep(0)
+
+    def _event(self, row: Row, where: str) -> Row:
+        return {**log_row(row, self._sources.catalogue), "stored_in": where}
 
     async def _all_changes(self) -> AsyncIterator[list[Row]]:
         waiting = {orjson.dumps(one): one for one in self._changes}
@@ -286,7 +291,10 @@ class PersonExport:
 
     def _decision(self, record: Row) -> Row:
         at = {"at": time_of(record["at"] / 1000)}
-        decision = {**decision_of(record, self._sources.catalogue), **at}
+        catalogue = self._sources.catalogue
+        decision = {**at, **decision_of(record, catalogue)}
+        for item in decision["items"]:
+            item.update(title_of(catalogue, item["item_id"]))
         if self._whole:
             return {**decision, "answer": record["answer"]}
         shown = [

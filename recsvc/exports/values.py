@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import orjson
 
 from feature_store.catalogue import Catalogue
@@ -29,11 +30,12 @@ def time_of(seconds: float) -> str:
 
 
 def facts_of(held: OnServer, catalogue: Catalogue) -> Iterator[Row]:
-    """Yield how often, when first and when last a person did what with which item."""
+    """Yield how often, when first and when last a person did what with which item, newest first."""
     state, n = held.state, held.state.n_item_facts
+    newest = np.argsort(state.last_s[:n], kind="stable")[::-1]
     columns = (state.rows, state.types, state.counts, state.first_s, state.last_s)
     for row, kind, count, first_s, last_s in zip(
-        *(one[:n].tolist() for one in columns), strict=True
+        *(one[:n][newest].tolist() for one in columns), strict=True
     ):
         yield {
             **titled(catalogue, row),
@@ -90,9 +92,17 @@ def event_key(row: Row) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in ("user_id", "anonymous_id", "event_id", "trust"))
 
 
-def log_row(row: Row) -> Row:
+def title_of(catalogue: Catalogue, item_id: str | None) -> Row:
+    """Return an item's title; nothing where the catalogue has none."""
+    row = None if item_id is None else catalogue.row(item_id)
+    title = None if row is None else titled(catalogue, row)["title"]
+    return {} if title is None else {"title": title}
+
+
+def log_row(row: Row, catalogue: Catalogue) -> Row:
     """Return a row of the log with times as text and its JSON read; without what is not there."""
     shown = {name: value for name, value in row.items() if value is not None}
+    shown |= title_of(catalogue, row.get("item_id"))
     shown["timestamp"] = format_time(row["timestamp"])
     if row.get("extra"):
         shown["extra"] = orjson.loads(row["extra"])

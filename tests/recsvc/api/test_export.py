@@ -390,7 +390,7 @@ def test_an_unfinished_merge_is_shown(known: Known) -> None:
 def test_the_shell_writes_the_same(known: Known, tmp_path: Path) -> None:
     out, page = tmp_path / "one.json", tmp_path / "one.html"
     for path in (out, page):
-        exporting.run(known.settings, USER, path, as_json=True)
+        exporting.run(known.settings, USER, path, "en", as_json=True)
     written = json.loads(out.read_text())["sections"]
     served = known.export()["sections"]
     assert written["facts"] == served["facts"]
