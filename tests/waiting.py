@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def until(true: Callable[[], object], within_s: float = DEADLINE_S) -> None:

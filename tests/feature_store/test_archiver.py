@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +19,7 @@ from feature_store.errors import OverloadedError
 from feature_store.event_log import EventLog
 from feature_store.schema import Event, EventType, ItemId, Money
 from feature_store.store import Store
+from tests.waiting import until
 
 
 def purchase(number: int, day: int = 1) -> Event:
@@ -143,19 +143,13 @@ def test_a_killed_archiver_is_followed_by_another(server: EmbeddedServer, tmp_pa
         await store.events.append([purchase(number) for number in range(first, first + 10)])
         await store.close()
 
-    def wait_for(count: int) -> None:
-        deadline = time.monotonic() + 60
-        while log.count() < count:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
     try:
         asyncio.run(append(1000))
-        wait_for(10)
+        until(lambda: log.count() >= 10)
         workers[0].kill()
         workers[0].wait()
         asyncio.run(append(2000))
-        wait_for(20)
+        until(lambda: log.count() >= 20)
     finally:
         for worker in workers:
             if worker.poll() is None:

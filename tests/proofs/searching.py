@@ -201,7 +201,7 @@ def _search_dump(path: Path, needles: Needles) -> list[Place]:
 
 
 def _wait_for(address: Path, process: "subprocess.Popen[bytes]") -> None:
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 120
     while time.monotonic() < deadline_s:
         if process.poll() is not None:
             raise AssertionError("the server does not load the dump")

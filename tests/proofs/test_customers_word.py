@@ -7,7 +7,7 @@ import pytest
 from tests.proofs.customers_word import prove
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_what_customers_say_outranks_all_that_marketers_do(tmp_path: Path) -> None:
     outcome = await prove(tmp_path, steps=2_000, seed=6)
     assert not outcome.violations, "\n".join(outcome.told)

@@ -8,7 +8,7 @@ from tests.proofs.erased import prove
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_nothing_is_left_of_the_erased_and_nothing_is_gone_of_others(tmp_path: Path) -> None:
     outcome = prove(tmp_path, n_people=150, n_erased=20, train=False)
     assert not any(outcome.left.values()), outcome

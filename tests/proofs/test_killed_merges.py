@@ -7,7 +7,7 @@ import pytest
 from tests.proofs.killed_merges import prove
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_no_history_is_lost_or_doubled_when_merging_processes_die(tmp_path: Path) -> None:
     outcome = await prove(tmp_path, 3)
     assert (outcome.wrong, outcome.wrong_after_rebuild) == (0, 0), outcome

@@ -7,7 +7,7 @@ import pytest
 from tests.proofs.nothing_lost import prove
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_no_acknowledged_event_is_lost_or_counted_twice(tmp_path: Path) -> None:
     outcome = prove(tmp_path, n_events=20_000, n_writers=4)
     assert outcome.distinct_ids == outcome.rows == 20_000

@@ -112,7 +112,7 @@ def runs(pid: int) -> bool:
     return True
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_interrupted_from_nothing_to_answers_and_again(package: Path, tmp_path: Path) -> None:
     data = tmp_path / "shop"
     with demo(package, data, "--no-serve") as process:

@@ -4,13 +4,13 @@ import json
 import random
 import re
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from feature_store.embedded import EmbeddedServer, server_binary
 from tests.recsvc.commandline import HEADER, Cli, cli, is_one_clear_line, shop
+from tests.waiting import until
 
 __all__ = ["cli", "shop"]
 
@@ -91,9 +91,7 @@ def test_doctor_warns_of_a_server_that_forgets(cli: Cli, tmp_path: Path) -> None
         command += [f"--{name}", value]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
-            deadline = time.monotonic() + 60
-            while not path.exists() and time.monotonic() < deadline:
-                time.sleep(0.02)
+            until(path.exists)
             done = cli("doctor", "--json", RECSVC_REDIS_URL=f"unix://{path}")
         finally:
             server.terminate()

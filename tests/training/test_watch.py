@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from feature_store.errors import ConflictError, StoreUnavailableError
+from tests.waiting import until
 from training.watch import Watch, WatchConfig, training_alone
 
 QUICK = {"look_every_s": 0.0, "again_after_failure_s": 0.0}
@@ -99,16 +99,13 @@ def end(number, frame):
     raise SystemExit(128 + number)
 signal.signal(signal.SIGTERM, end)
 code = "import os, time; open({str(tmp_path / "pid")!r}, 'w').write(str(os.getpid()))"
-code += "; time.sleep(60)"
+code += "; time.sleep(600)"
 Watch(Path({str(tmp_path)!r}), [sys.executable, "-c", code], lambda: 1, WatchConfig()).run()
 """
     (tmp_path / "models").mkdir()
     watch = subprocess.Popen([sys.executable, "-c", program])
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         watch.send_signal(signal.SIGTERM)
         assert watch.wait(60) == 143
     finally:

@@ -188,6 +188,11 @@ def ids_of(answer: dict[str, Any]) -> list[str]:
     return [item["item_id"] for item in answer["items"]]
 
 
+def unscored(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the items without their scores, which fall as what was bought grows older."""
+    return [{**item, "score": None} for item in answer["items"]]
+
+
 def assert_problem(response: httpx.Response, status: int, *pointers: str) -> dict[str, Any]:
     """Check that an answer is a problem document that names these parts."""
     assert response.status_code == status, response.text

@@ -10,6 +10,7 @@ import pytest
 from feature_store.decision_log import DecisionLog
 from feature_store.embedded import EmbeddedServer
 from tests.recsvc.api.service import Service, assert_problem, event, make_shop
+from tests.waiting import until
 
 Pair = tuple[httpx.Client, httpx.Client, Service]
 
@@ -36,9 +37,16 @@ def ask(client: httpx.Client, **query: Any) -> dict[str, Any]:
 
 
 def replay(client: httpx.Client, answer: dict[str, Any]) -> dict[str, Any]:
-    response = client.get(f"/v1/recommendations/{answer['recommendation_id']}")
-    assert response.status_code == 200, response.text
-    document: dict[str, Any] = response.json()
+    """Return the record of an answer; on a slow machine it may be written later than asked for."""
+    responses: list[httpx.Response] = []
+
+    def is_found() -> bool:
+        responses.append(client.get(f"/v1/recommendations/{answer['recommendation_id']}"))
+        assert responses[-1].status_code == 200 or "retry-after" in responses[-1].headers
+        return responses[-1].status_code == 200
+
+    until(is_found)
+    document: dict[str, Any] = responses[-1].json()
     return document
 
 

@@ -20,9 +20,9 @@ from tests.proofs.searching import Needles, search_folder, search_server
 from tests.recsvc.api.browser import ORIGIN, page_of, public_key, put, secret_of
 from tests.recsvc.api.service import Service, assert_problem, event, ids_of, running_shop
 from tests.recsvc.signing import Backend
+from tests.waiting import until
 
 RECS = "/v1/recommendations"
-WAIT_S = 80.0
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +80,7 @@ def wait_archived(service: Service, client: httpx.Client) -> None:
     time.sleep(0.2)
 
 
-def until(true: Any, within_s: float = WAIT_S) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline_s, "it did not come to that"
-        time.sleep(0.05)
-
-
-def finished(client: httpx.Client, erasure: str, within_s: float = WAIT_S) -> dict[str, Any]:
+def finished(client: httpx.Client, erasure: str) -> dict[str, Any]:
     """Wait for an erasure, given its id or the place of its receipt."""
     place = erasure if "/" in erasure else f"/v1/erasures/{erasure}"
     receipt: dict[str, Any] = {}
@@ -96,7 +89,7 @@ def finished(client: httpx.Client, erasure: str, within_s: float = WAIT_S) -> di
         receipt.update(client.get(place).json())
         return bool(receipt["state"] == "done")
 
-    until(is_done, within_s)
+    until(is_done)
     return receipt
 
 

@@ -1,6 +1,5 @@
 """Events over real HTTP: kept, counted, refused by name; and seen by the next answer."""
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from feature_store.event_log import EventLog
 from tests.recsvc.api.service import Service, assert_problem, event, ids_of
+from tests.waiting import until
 
 PATH = "/v1/events"
 
@@ -173,14 +173,13 @@ def test_accepted_events_reach_the_log_that_training_reads(
 ) -> None:
     assert outcome(client.post(PATH, json=event("archived/1", "i00001")))[0] == 1
     log = EventLog(service.shop.data_dir)
-    deadline_s = time.monotonic() + 60
-    while True:
-        kept = log.scan().filter(pl.col("user_id") == "archived/1").collect()
-        if len(kept):
-            break
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
-    assert kept["item_id"].to_list() == ["i00001"]
+
+    def kept() -> list[str]:
+        mine = log.scan().filter(pl.col("user_id") == "archived/1").collect()
+        return mine["item_id"].to_list()
+
+    until(kept)
+    assert kept() == ["i00001"]
 
 
 def test_events_need_their_scope(service: Service) -> None:

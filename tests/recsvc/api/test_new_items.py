@@ -3,7 +3,6 @@
 And somebody new is known by what the shop says of them.
 """
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +13,7 @@ import pytest
 from feature_store.registry import ModelRegistry
 from tests.recsvc.api.service import N_ITEMS, N_MODEL, ODD_IDS, event, ids_of, running_shop
 from tests.recsvc.shop import N_TASTES, TOKENS, add_groups, item_ids, write_artifact
-
-SWAP_TIMEOUT_S = 60.0
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +26,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         artifact = write_artifact(models, N_MODEL, tokens=TOKENS, n_rows=n_rows, also=add_groups)
         ModelRegistry(models).publish(artifact.version, datetime.now(UTC))
         with service.client() as client:
-            end_s = time.monotonic() + SWAP_TIMEOUT_S
             # Both workers: every answer of a row of them comes from the new model.
-            while not all(ask(client)["model_version"] == artifact.version for _ in range(20)):
-                assert time.monotonic() < end_s, "the model was not swapped in"
+            until(lambda: all(ask(client)["model_version"] == artifact.version for _ in range(20)))
             for taste in range(N_TASTES):
                 for step in (0, 1, 2):
                     bought = item_ids(N_MODEL)[taste + N_TASTES * step]
