@@ -1,6 +1,7 @@
 """The answer as JSON: plain dicts for orjson, exactly as the contract has them."""
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from feature_store.signals import FEATURES
@@ -12,6 +13,7 @@ from recsvc.markets import market_of
 from recsvc.requests import RecommendationRequest
 
 MAX_SKIP = 0xFFFF
+_NO_FIELDS: Mapping[str, Any] = {}
 
 
 def new_recommendation_id(now_ms: int, shown: int) -> str:
@@ -67,25 +69,30 @@ def answer(
         Whether to say the reasons in words, explained or not.
     """
     snapshot = response.snapshot
-    why = reasons(response, in_words=in_words or request.explain)
-    rows = [chosen.row for chosen in response.chosen]
-    ids = snapshot.catalogue.ids_of(rows + [row for reason in why for row in reason.rows])
-    items: list[dict[str, Any]] = [
-        {
-            "item_id": ids[chosen.row],
-            "rank": rank,
-            "score": chosen.score,
-            "source": reason.source,
-            "reason": {"code": reason.code, "item_ids": [ids[row] for row in reason.rows]},
-            "rule_ids": list(chosen.rule_ids),
-            "item": {},
-        }
-        for rank, (chosen, reason) in enumerate(zip(response.chosen, why, strict=True), first_rank)
-    ]
-    for item, reason in zip(items, why, strict=True):
-        if reason.followed:
-            item["reason"]["followed"] = list(reason.followed)
     in_words = in_words or request.explain
+    why = reasons(response, in_words=in_words)
+    rows = [chosen.row for chosen in response.chosen]
+    rows += [row for reason in why for row in reason.rows]
+    id_of = snapshot.catalogue.ids_of(rows).__getitem__
+    items: list[dict[str, Any]] = []
+    # Taken apart at once: looking up one field after the other of twenty items costs more.
+    for (row, score, _, _, rule_ids), (source, code, named, followed, _) in zip(
+        response.chosen, why, strict=True
+    ):
+        said: dict[str, Any] = {"code": code, "item_ids": list(map(id_of, named))}
+        if followed:
+            said["followed"] = list(followed)
+        items.append(
+            {
+                "item_id": id_of(row),
+                "rank": first_rank + len(items),
+                "score": score,
+                "source": source,
+                "reason": said,
+                "rule_ids": list(rule_ids),
+                "item": _NO_FIELDS,
+            }
+        )
     if request.fields or in_words:
         spoken = words(request.context.get("language"))
         for item, chosen, reason in zip(items, response.chosen, why, strict=True):
