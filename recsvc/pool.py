@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.multiprocess import mark_process_dead
 
 from feature_store.errors import RecsvcError
+from recsvc import memory
 from recsvc.settings import Settings
 from recsvc.telemetry import configure_logging, get_logger
 
@@ -188,6 +189,7 @@ def _work(
     settings: Settings, secret: bytes, listener: socket.socket, connection: Connection
 ) -> None:
     """Be one worker; say when ready, or why not."""
+    memory.collect_rarely()
     configure_logging(settings.log_level)
     # Here, in the new process: the parent needs neither numpy nor FAISS.
     from recsvc.running import run_worker  # noqa: PLC0415

@@ -15,6 +15,7 @@ from types import FrameType
 from feature_store.catalogue_files import CatalogueFiles
 from feature_store.errors import UserError
 from feature_store.store import Store
+from recsvc import memory
 from recsvc.auth import load_secret
 from recsvc.commands.session import server_url
 from recsvc.explaining.words import read_library
@@ -46,6 +47,7 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
     ArtifactError
         If the model or the catalogue that should serve is damaged.
     """
+    memory.collect_rarely()
     configure_logging(settings.log_level)
     # A text that cannot be used is said at once, not by each worker.
     read_library(settings.words_dir)

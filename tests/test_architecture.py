@@ -1,5 +1,7 @@
 """The import law holds, and the functions that watch it can fail."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +31,23 @@ def test_law(holds: Law, code: Tree) -> None:
 def test_the_laws_see_the_code(code: Tree) -> None:
     assert {source.package for source in code.sources} >= {*PACKAGES, "tests"}
     assert any(found.file == "tests/test_architecture.py" for found in code.imports)
+
+
+NOT_FOR_A_WORKER = {
+    *("altair", "implicit", "loadtests", "pandas", "pygments", "rich", "training", "typer"),
+    *("scipy.linalg", "scipy.optimize", "scipy.sparse", "scipy.special"),
+}
+"""What no answer needs; each of them would make every start of a worker slower, and it larger."""
+
+
+def test_a_worker_loads_only_what_it_needs() -> None:
+    program = "import sys, recsvc.running\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "recsvc.engine" in loaded
+    assert loaded & NOT_FOR_A_WORKER == set()
 
 
 def tree(root: Path, files: Files) -> Tree:
