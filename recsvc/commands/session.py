@@ -10,6 +10,9 @@ from feature_store.errors import StoreUnavailableError
 from feature_store.store import Store
 from recsvc.settings import Settings
 
+READ_TIMEOUT_S = 5.0
+"""A command may wait for a busy server; the 50 ms of a page are not for it."""
+
 T = TypeVar("T")
 
 
@@ -44,7 +47,7 @@ def with_store(settings: Settings, use: Callable[[Store], Awaitable[T]]) -> T:
     """Run something against the store of a server."""
 
     async def run(url: str) -> T:
-        store = await Store.open(url, profiling=settings.profiling)
+        store = await Store.open(url, READ_TIMEOUT_S, settings.profiling)
         try:
             return await use(store)
         finally:
