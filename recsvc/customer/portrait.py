@@ -20,6 +20,7 @@ from feature_store.schema import EVENT_TYPE_CODES
 from feature_store.state import EMPTY_STATE, UserState
 from feature_store.store import UserContext
 from recsvc.customer.disowned import owned
+from recsvc.customer.named import Name, bits_of
 from recsvc.explaining.naming import Naming
 from recsvc.history import History, read_history
 from recsvc.people import document_of
@@ -256,6 +257,10 @@ class Portrait:
         if kind.endswith("item"):
             row = self.catalogue.row(name)
             return row is None or self.naming.may_name(row)
+        if kind.endswith("brand") and self.naming:
+            bits = bits_of(self.catalogue, Name("brand", name))
+            is_of = np.unpackbits(bits, count=self.catalogue.n_rows)
+            return self.naming.may_name_any(np.flatnonzero(is_of))
         return True
 
     def points(self) -> list[Point]:

@@ -66,11 +66,11 @@ class Teller:
         if name == "rfm":
             return self._text("profile.rfm", days=value["recency_days"], orders=value["frequency"])
         if name == "clv":
-            parts = {one: value[one] for one in ("amount", "currency")}
-            return self._text("profile.clv", days=value["horizon_days"], **parts)
+            amount, days = self.words.number(float(value["amount"]), 2), value["horizon_days"]
+            return self._text("profile.clv", days=days, amount=amount, currency=value["currency"])
         if name == "churn_risk":
             return self._text("profile.churn_risk", percent=round(100 * value))
-        return self._text("profile.next_purchase_at", date=str(value)[:10])
+        return self._text("profile.next_purchase_at", date=self.words.day(str(value)))
 
     def whole(self) -> str:
         """Return what the profile is, in a sentence."""
@@ -87,10 +87,11 @@ class Teller:
         """Return what was said of mail."""
         email = self._portrait.preferences.email
         if email.paused_until is not None and email.paused_until.timestamp() > self._portrait.now_s:
-            return self._text("profile.mail_paused", date=f"{email.paused_until:%Y-%m-%d}")
+            paused = self.words.day(email.paused_until.isoformat())
+            return self._text("profile.mail_paused", date=paused)
         if email.frequency_days is None:
             return self._text("profile.mail_any")
-        return self._text("profile.mail_often", days=email.frequency_days)
+        return self._text("profile.mail_often", n=email.frequency_days)
 
     def signal(self, signal: Signal) -> str:
         """Return what somebody did as a sentence."""

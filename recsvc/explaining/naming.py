@@ -44,6 +44,14 @@ class Naming:
             return True
         return self._catalogue.is_known(row) and not self._unnamed[row]
 
+    def may_name_any(self, rows: npt.NDArray[np.integer]) -> bool:
+        """Tell whether one of some items may be named: of a brand, whether the brand may be.
+
+        Of a brand that is sold in categories alone that are never named, the name says enough. One
+        that has no items says nothing.
+        """
+        return not self._paths or len(rows) == 0 or not bool(self._unnamed[rows].all())
+
     def may_name_category(self, path: str) -> bool:
         """Tell whether a category may be named.
 

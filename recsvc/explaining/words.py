@@ -21,6 +21,11 @@ DEFAULT = "en"
 BUILT_IN = ("en", "de")
 MAX_TITLE = 120
 """Characters of a title that are shown inside of a sentence."""
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]+"
+)
+"""What shows nothing, ends a line or turns the direction of what comes after it. Joiners, which
+scripts and emoji need, are not among them."""
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
 _FORMS = frozenset({"one", "other"})
 
@@ -76,6 +81,9 @@ class Words:
         """
         template = self._templates[key]
         chosen = template.one if template.one is not None and parts.get("n") == 1 else None
+        for name, part in parts.items():
+            if isinstance(part, str):
+                parts[name] = seen(part)
         return (template.other if chosen is None else chosen).format(**parts)
 
     def counted(self, key: str, n: int, **parts: object) -> str:
@@ -112,8 +120,13 @@ class Words:
         return self.text("lists.last", before=comma.join(parts[:-1]), last=parts[-1])
 
 
+def seen(text: str) -> str:
+    """Return a text that others wrote without what would change the sentence that it stands in."""
+    return text if text.isprintable() else _UNSEEN.sub(" ", text)
+
+
 def _shortened(title: str) -> str:
-    title = " ".join(title.split())
+    title = " ".join(seen(title).split())
     return title if len(title) <= MAX_TITLE else title[: MAX_TITLE - 1].rstrip() + "…"
 
 

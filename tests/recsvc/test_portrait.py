@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.preferences import NO_PREFERENCES, Preferences, Snooze
+from feature_store.preferences import NO_PREFERENCES, Email, Preferences, Snooze
 from feature_store.schema import ItemId
 from feature_store.state import EMPTY_STATE, UserState
 from feature_store.store import UserContext
@@ -95,6 +95,9 @@ def test_nothing_that_is_never_named_is_said(
 ) -> None:
     said = Preferences(
         followed_categories=frozenset({NEVER}),
+        # Of the first all items are in the category, of the second none; the third has none.
+        followed_brands=frozenset({"Brand 2", "Brand 1", "Brand of nothing"}),
+        hidden_brands=frozenset({"Brand 6"}),
         hidden_items=frozenset(ItemId(one) for one in item_ids(N)[2::4]),
     )
     drawn = portrait(shop, bought(*purchases), said)
@@ -106,8 +109,12 @@ def test_nothing_that_is_never_named_is_said(
     for row in range(2, N, 4):
         assert f"Thing {row}“" not in text
         assert f"Thing {row}." not in text
-    # A follow, and the hides.
-    assert drawn.said == ([], 1 + len(item_ids(N)[2::4]))
+    for secret in ("Brand 2", "Brand 6"):
+        assert not [one for one in told if secret in one]
+    said_openly, n_withheld = drawn.said
+    assert [one.name for one in said_openly] == ["Brand 1", "Brand of nothing"]
+    # A category and its two brands, and the hides.
+    assert n_withheld == 3 + len(item_ids(N)[2::4])
 
 
 @given(histories, st.data())
@@ -205,3 +212,21 @@ def test_a_portrait_of_nobody(tmp_path: Path) -> None:
     drawn = portrait(empty)
     assert (drawn.points(), drawn.withheld, drawn.recent(), drawn.removed()) == ([], 0, ([], 0), [])
     assert drawn.find("category-0") is None
+
+
+def test_numbers_and_days_are_written_as_the_language_does(shop: Snapshot) -> None:
+    computed = {
+        "clv": {"amount": "1329.5", "currency": "EUR", "horizon_days": 365},
+        "next_purchase_at": "2026-11-20T00:00:00Z",
+    }
+    paused = Preferences(email=Email(paused_until=NOW + timedelta(days=1)))
+    drawn = portrait(shop, bought((0, 1)), paused, computed=computed)
+    german, english = Teller(drawn, words("de")), Teller(drawn, words("en"))
+    told = " ".join(german.point(point) for point in drawn.points())
+    assert "1.329,50 EUR" in told
+    assert "20.11.2026" in told
+    assert "1,329.50 EUR" in " ".join(english.point(point) for point in drawn.points())
+    assert f"{NOW + timedelta(days=1):%d.%m.%Y}" in german.mail()
+    for days, text in ((1, "At most one e-mail a day."), (7, "At most one e-mail every 7 days.")):
+        often = portrait(shop, preferences=Preferences(email=Email(frequency_days=days)))
+        assert Teller(often, words("en")).mail() == text

@@ -63,6 +63,22 @@ def test_lists_and_numbers_read_as_one_writes_them() -> None:
     assert len(english.titles(["x" * 5_000])) < 130
 
 
+def test_what_others_wrote_does_not_change_the_sentence_around_it() -> None:
+    """Titles are a merchant's feed: they may hold anything, and turn what comes after them."""
+    english = LIBRARY.words("en")
+    evil = "A\x00B\x1b[31m\u202eC\nD\u2066E\x9f\u2028\ufeff"
+    for told in (
+        english.text("reasons.because_you_bought", items=english.titles([evil])),
+        english.text("profile.interest", name=evil),
+        english.text("profile.did_view", item=evil),
+    ):
+        assert told.isprintable()
+        assert "\u202e" not in told
+        assert all(letter in told for letter in "ABCDE")
+    family = "Tea \U0001f468\u200d\U0001f469\u200d\U0001f467 \u0645\u06cc\u200c\u062e\u0648"
+    assert family in english.text("profile.did_view", item=family)
+
+
 @pytest.mark.parametrize(
     ("asked", "language"),
     [
