@@ -113,6 +113,12 @@ def preferences(person: str) -> str:
     return f"p:{shard_of(person)}:{person}"
 
 
+def read_by_pages(person: str) -> tuple[str, str, str]:
+    """Keys of the state, of the preferences and of the impressions, which every page reads."""
+    whose = f"{shard_of(person)}:{person}"
+    return f"h:{whose}", f"p:{whose}", f"t:{whose}"
+
+
 _DOCUMENTS = {"profile": "u", "preferences": "p", "computed": "k"}
 
 

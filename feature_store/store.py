@@ -10,7 +10,6 @@ hand accepted events to the archive (`streams`).
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, Self
 
 from redis.exceptions import RedisError
@@ -41,13 +40,14 @@ from feature_store.row_store import RowStore
 from feature_store.state import EMPTY_STATE, UserState, join, unpack
 from feature_store.state_writer import StateWriter
 from feature_store.stream_store import MAX_WAITING_EVENTS, StreamRoom, StreamStore
+from feature_store.values import value_class
 from feature_store.withheld_purchases import WithheldPurchases
 from feature_store.workers import WorkerStore
 
 _SEQUENCES = (keys.CATALOGUE_SEQUENCE, keys.SITE_HEAD)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class(frozen=True, slots=True)
 class UserContext:
     """What one request needs to know, read in one round trip.
 
@@ -106,6 +106,8 @@ class Store:
         self.profiling = profiling
         self._redis = connect(url)
         self._reader = reader_of(url, read_timeout_s)
+        self._read: tuple[bytes | None, bytes | None] = (None, None)
+        self._meant = (0, 0)
         self.catalogue = RowStore(self._redis)
         self.forgetting = Forgetting(self._redis)
         self.erasures = Erasures(self._redis, self.forgetting)
@@ -178,29 +180,35 @@ class Store:
             If the server does not answer within the read timeout.
         """
         if person is None:
-            sequence, head = await self._reader.get(_SEQUENCES)
-            return UserContext(
-                EMPTY_STATE, NO_PREFERENCES, int(sequence or 0), site_sequence=read_head(head)[0]
-            )
-        names = [*_SEQUENCES, keys.hot(person), keys.preferences(person), keys.impressions(person)]
+            sequences = self._sequences(*await self._reader.get((), _SEQUENCES))
+            return UserContext(EMPTY_STATE, NO_PREFERENCES, *sequences)
+        names = [*keys.read_by_pages(person)]
         if documents:
             names += (keys.document("profile", person), keys.document("computed", person))
         if person.startswith("a:"):
             names.append(keys.link(person))
-        sequence, head, hot, preferences, shown, *more = await self._reader.get(names)
+        sequence, head, hot, preferences, shown, *more = await self._reader.get(names, _SEQUENCES)
         if person.startswith("a:") and (signed_in := read_link(more.pop())) is not None:
             return await self.load_context(signed_in.person, documents=documents)
         profile, computed = more if documents else (None, None)
+        catalogue_sequence, site_sequence = self._sequences(sequence, head)
         return UserContext(
             unpack(hot) if hot else EMPTY_STATE,
             read_preferences(preferences),
-            int(sequence or 0),
-            read_head(head)[0],
+            catalogue_sequence,
+            site_sequence,
             profile,
             computed,
             unpack_impressions(shown) if shown else NO_IMPRESSIONS,
             person,
         )
+
+    def _sequences(self, catalogue: bytes | None, head: bytes | None) -> tuple[int, int]:
+        """Return how many changes catalogue and site have had; mostly as many as a moment ago."""
+        if (catalogue, head) != self._read:
+            self._read = (catalogue, head)
+            self._meant = (int(catalogue or 0), read_head(head)[0])
+        return self._meant
 
     async def load_impressions(self, person: str) -> Impressions:
         """Read what a person was shown."""

@@ -9,7 +9,7 @@ whether it did; whoever is told that it did not sends the two messages.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -26,7 +26,8 @@ class Protocol(HttpToolsProtocol):
     """One connection."""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.scope["extensions"] = {WHOLE: partial(_write_whole, cycle)}
+        scope = cast(dict[str, Any], cycle.scope)
+        scope["extensions"] = {WHOLE: partial(_write_whole, cycle)}
         super()._start_asgi_task(cycle, app)
 
 

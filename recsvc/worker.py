@@ -260,10 +260,8 @@ class Worker:
         profiled = readable and may_profile(
             context, request, self.settings.profiling, opted_out=opted_out
         )
-        return Question(
-            *(request, person, context, profiled, named or person is not None),
-            *(then_s, shown, degraded, began_s),
-        )
+        named = named or person is not None
+        return Question(request, person, context, profiled, named, then_s, shown, degraded, began_s)
 
     async def identified(self, request: RecommendationRequest) -> RecommendationRequest:
         """Return a request with the user whom its external id stands for, or nobody.
@@ -329,9 +327,10 @@ class Worker:
 
     def _reached(self, asked_s: float) -> None:
         """Note that the store answered a question that was asked at `asked_s`."""
-        self.reached_at_s = max(self.reached_at_s, asked_s)
-        lease_s = self.settings.recall_lease_s
-        self.lease_until_s = self.reached_at_s + lease_s if lease_s else inf
+        if asked_s > self.reached_at_s:
+            self.reached_at_s = asked_s
+            lease_s = self.settings.recall_lease_s
+            self.lease_until_s = asked_s + lease_s if lease_s else inf
 
     async def _look_at_store(self) -> None:
         try:
