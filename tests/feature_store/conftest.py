@@ -9,6 +9,14 @@ from feature_store.embedded import EmbeddedServer
 from feature_store.store import Store
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _unhurried() -> Iterator[None]:
+    """Connecting takes as long as it takes, for hundreds of connections at once too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("feature_store.cluster.CONNECT_TIMEOUT_S", 60.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     folder: Path = tmp_path_factory.mktemp("server")
