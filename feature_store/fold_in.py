@@ -33,17 +33,14 @@ class FoldedUser:
         The factors of the history items.
     confidence : ndarray of float32, shape (k,)
         The ``c`` of each.
-    ridge : float
-        The ridge term, below which no eigenvalue of the normal equations lies.
     """
 
     vector: F32
     cholesky: F32
     history: F32
     confidence: F32
-    ridge: float
 
-    def losses(self, factors: F32, positions: npt.NDArray[np.integer] | None = None) -> F32:
+    def losses(self, factors: F32) -> F32:
         """Return how far scores fall when one item of the history is taken away.
 
         Exactly, not to first order: without item ``i`` the normal equations are other ones too.
@@ -55,46 +52,17 @@ class FoldedUser:
         ----------
         factors : ndarray of float32, shape (m, d)
             Factors of the items to explain.
-        positions : ndarray of int, shape (n,), or None
-            Which of the history; all of it if ``None``.
 
         Returns
         -------
-        ndarray of float32, shape (m, n)
+        ndarray of float32, shape (m, k)
             By how much the score of item ``j`` falls without item ``i`` of the history.
         """
-        history, confidence = self.history, self.confidence
-        if positions is not None:
-            history, confidence = history.take(positions, axis=0), confidence.take(positions)
-        mine, gains = self._gains(history, confidence)
+        mine, gains = self._gains(self.history, self.confidence)
         theirs = blas.strsm(1.0, self.cholesky, factors.T, trans_a=1)
         result: F32 = theirs.T @ mine
         result *= gains
         return result
-
-    def loss_bounds(self, factors: F32) -> tuple[F32, F32]:
-        """Return what `losses` are at least and at most, for a fraction of the work.
-
-        The denominator of `losses` is ``1 / (1 + c_i p)`` with ``p = y_i . B^-1 y_i``, where B is A
-        without item ``i``. No eigenvalue of B is below the ridge, so ``p`` lies between 0 and
-        ``|y_i|^2 / ridge``.
-
-        Parameters
-        ----------
-        factors : ndarray of float32, shape (m, d)
-            Factors of the items to explain.
-
-        Returns
-        -------
-        least, most : ndarray of float32, shape (m, k)
-            The two.
-        """
-        solved, _ = lapack.spotrs(self.cholesky, factors.T)
-        wanted = self.confidence * (np.float32(1) - self.history @ self.vector) + np.float32(1)
-        one = (self.history @ solved).T * wanted
-        lengths = np.einsum("ij,ij->i", self.history, self.history)
-        other = one * (np.float32(1) + self.confidence * lengths * np.float32(1 / self.ridge))
-        return np.minimum(one, other), np.maximum(one, other)
 
     def scores_without(self, positions: npt.NDArray[np.integer]) -> F32:
         """Return the score of each of some history items by the vector without it, shape (m,).
@@ -138,7 +106,6 @@ class FoldIn:
         self.item_factors = item_factors
         self.alpha = alpha
         self.n_factors = int(item_factors.shape[1])
-        self._regularization = regularization
         self._ridge: F32 = gram + np.float32(regularization) * np.eye(
             self.n_factors, dtype=np.float32
         )
@@ -189,4 +156,4 @@ class FoldIn:
         cholesky, vector, info = lapack.sposv(normal.T, right, overwrite_a=1, overwrite_b=1)
         if info != 0:
             raise ArithmeticError("the item factors hold values that are not finite")
-        return FoldedUser(vector, cholesky, history, confidence, self._regularization)
+        return FoldedUser(vector, cholesky, history, confidence)

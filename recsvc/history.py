@@ -23,7 +23,7 @@ _LIKES = (EVENT_TYPE_CODES[EventType.LIKE], PURCHASE_CODE)
 
 HALF_LIVES_DAYS = (SIGNALS[EventType.PURCHASE].half_life_days, 60.0, 90.0, 15.0)
 """Of a purchase: for the folded-in vector, for affinities, for how often, for how often lately."""
-_RATES = np.array([decay_rate(days * DAY_S) for days in HALF_LIVES_DAYS], dtype=np.float32)
+_RATES = np.array([[decay_rate(days * DAY_S)] for days in HALF_LIVES_DAYS], dtype=np.float32)
 
 
 class Purchases(NamedTuple):
@@ -111,7 +111,7 @@ def read_history(state: UserState, n_rows: int, now_s: int) -> History:
 
 
 def _purchases(rows: I64, counts: F32, age_s: F32, span_s: F32) -> Purchases:
-    decays = np.multiply.outer(_RATES, age_s)
+    decays = _RATES * age_s
     return Purchases(rows, counts, age_s, span_s, np.exp(decays, out=decays))
 
 

@@ -68,6 +68,10 @@ class Reason(NamedTuple):
     quiet: bool = False
 
 
+_BOUGHT_BEFORE = ("repeat", "buy_again")
+# Most items of most answers: a tuple's own constructor takes a third of the time.
+_new = tuple.__new__
+
 Found = dict[int, Reason]
 """Reasons by the place of what they are for."""
 
@@ -87,7 +91,7 @@ def reasons(response: Response, *, in_words: bool = True) -> list[Reason]:
     sources, followed = _sources(response)
     chosen = response.chosen
     if not in_words and sources.count("repeat") == len(sources):
-        found = [_bought_before(one.row) for one in chosen]
+        found = [_new(Reason, (*_BOUGHT_BEFORE, (one.row,), (), False)) for one in chosen]
     else:
         found = _explained(response, sources, followed, in_words=in_words)
     if hides_anything(response.preferences):
@@ -110,7 +114,8 @@ def _explained(
         if kind == "followed":
             _by_follow(response, places, sources, found)
         elif kind == "repeat" and not in_words:
-            found.update((at, _bought_before(response.chosen[at].row)) for at in places)
+            chosen = response.chosen
+            found.update((at, Reason(*_BOUGHT_BEFORE, (chosen[at].row,))) for at in places)
         elif (explain := _BY_KIND.get(kind)) is not None:
             explain(response, places, found)
         else:
@@ -172,9 +177,10 @@ def _name_blended(response: Response, places: Sequence[int], found: list[str]) -
     is_new = features[0] == 0
     positions = [response.chosen[at].position for at in new]
     # What was bought stands first, unless the list was varied.
-    others = is_new if candidates.is_sorted else slice(int(np.argmax(is_new)), None)
-    by_group = _lifted_by(features[:, positions], features[:, others], response.query.weights)
-    for at, group in zip(new, np.argmax(by_group, axis=0).tolist(), strict=True):
+    others = is_new if candidates.is_sorted else slice(int(is_new.argmax()), None)
+    shown = features.take(positions, axis=1)
+    by_group = _lifted_by(shown, features[:, others], response.query.weights)
+    for at, group in zip(new, by_group.argmax(axis=0).tolist(), strict=True):
         found[at] = GROUPS[group + 1]
     if lifts is None:
         return []
@@ -236,8 +242,9 @@ def _lifted_by(shown: F32, new: F32, weights: F32) -> F32:
     ndarray of float32, shape (len(GROUPS) - 1, n)
         Of the groups after `repeat`.
     """
-    mean = new @ np.full(new.shape[1], 1 / new.shape[1], dtype=np.float32)
-    lifted: F32 = _GROUP_SUMS @ ((shown - mean[:, None]) * weights[:, None])
+    parts = _GROUP_SUMS * weights
+    lifted: F32 = parts @ shown
+    lifted -= (parts @ np.add.reduce(new, axis=1))[:, None] / np.float32(new.shape[1])
     return lifted
 
 
@@ -286,12 +293,7 @@ def _by_itself(response: Response, places: Sequence[int], found: Found) -> None:
             helps = (losses > 0).tolist()
         for at, one, named in zip(some, shown, helps, strict=True):
             rows = (one.row,) if named else ()
-            found[at] = Reason("repeat", "buy_again", rows)
-
-
-def _bought_before(row: int) -> Reason:
-    # Most items of most answers: a tuple's own constructor takes a third of the time.
-    return tuple.__new__(Reason, ("repeat", "buy_again", (row,), (), False))
+            found[at] = Reason(*_BOUGHT_BEFORE, rows)
 
 
 def _by_page(response: Response, places: Sequence[int], found: Found) -> None:

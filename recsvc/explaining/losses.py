@@ -58,9 +58,6 @@ class Counted(NamedTuple):
 def blend_losses(query: Query, rows: Ints) -> F32:
     """Return how far blended scores of items that were not bought fall without each history item.
 
-    Exactly for every history item that may be the one that counts most; of the others it is a lower
-    bound, which costs a fraction.
-
     Parameters
     ----------
     query : Query
@@ -73,32 +70,10 @@ def blend_losses(query: Query, rows: Ints) -> F32:
     ndarray of float32, shape (m, h)
         Negative where the score would rise.
     """
-    weights = query.weights
-    losses = np.zeros((len(rows), len(query.history.rows)), dtype=np.float32)
-    _add_affinity(losses, query, _counted(query, rows), weights[_AFFINITY])
-    weight = float(weights[_COLLABORATIVE])
-    found = _with_bounds(losses, query, rows, weight)
-    return losses + weight * vector_losses(query, rows, logs=True) if found is None else found
-
-
-def _with_bounds(losses: F32, query: Query, rows: Ints, weight: float) -> F32 | None:
-    """Add the losses of the folded-in score to others; ``None`` if there is no simple bound."""
-    folded = query.folded
-    if folded is None or weight < 0 or len(query.known_history[0]) != losses.shape[1]:
-        return None
-    placed, factors = query.snapshot.model.placed(rows)
-    if len(placed) != len(rows):
-        return None
-    scores = (factors @ folded.vector)[:, None]
-    logs = log_scores(scores)
-    least, most = (
-        losses + weight * (logs - log_scores(scores - bound))
-        for bound in folded.loss_bounds(factors)
-    )
-    near = np.flatnonzero((most >= least.max(axis=1, keepdims=True) - _TIE).any(axis=0))
-    exact = folded.losses(factors, near)
-    least[:, near] = losses[:, near] + weight * (logs - log_scores(scores - exact))
-    return least
+    losses = vector_losses(query, rows, logs=True)
+    losses *= query.weights[_COLLABORATIVE]
+    _add_affinity(losses, query, _counted(query, rows), float(query.weights[_AFFINITY]))
+    return losses
 
 
 def vector_losses(query: Query, rows: Ints, *, logs: bool) -> F32:
@@ -326,24 +301,18 @@ def _counted(query: Query, rows: Ints) -> Counted:
 
 def _add_affinity(losses: F32, query: Query, counted: Counted, weight: float) -> None:
     """Add to losses what each history item gives to the affinities, which have a weight."""
-    own, pseudo = counted.weights, counted.pseudo
-    base = weight * np.log1p(-own / (own.sum() + _PSEUDO))
-    item, at = np.nonzero(counted.inside)
-    mine = own[at]
-    sums = np.bincount(item, mine, minlength=len(pseudo))[item]
-    left = np.maximum(sums - mine, 0)
-    more = weight * (np.log(sums + pseudo[item]) - np.log(left + pseudo[item]))
+    own, pseudo = counted.weights, counted.pseudo[:, None]
+    sums = (counted.inside @ own)[:, None]
+    left = np.where(counted.inside, np.maximum(sums - own, 0), sums)
+    falls = np.log((sums + pseudo) / (left + pseudo)) + np.log1p(-own / (own.sum() + _PSEUDO))
+    falls *= weight * counted.varies[:, None]
     history = query.history.rows
-    if counted.rows is not history:
+    if counted.rows is history:
+        losses += falls
+    else:
         # What is disliked counts as a purchase, but nobody is told that it is why.
         place, known = _found(history, counted.rows)
-        all_items, base = base, np.zeros(len(history))
-        base[place[known]] = all_items[known]
-        kept = known[at]
-        item, more = item[kept], more[kept]
-        at = place[at].astype(np.intp)[kept]
-    losses += base if counted.varies.all() else base * counted.varies[:, None]
-    losses[item, at] += more
+        losses[:, place[known]] += falls[:, known]
 
 
 def _affinity_without(counted: Counted, rows: Ints) -> F64:

@@ -189,11 +189,6 @@ def test_the_closed_form_is_the_solution_without_the_item(
     folded = fold_in.solve(rows, strength, disliked)
     losses = folded.losses(factors)
     own = folded.scores_without(rows)
-    least, most = folded.loss_bounds(factors)
-    slack = 1e-3 * (1 + np.abs(losses))
-    assert (least <= losses + slack).all()
-    assert (losses <= most + slack).all()
-    assert np.allclose(folded.losses(factors, rows[:2]), losses[:, :2], atol=1e-4)
     for left_out in rows.tolist():
         kept = rows != left_out
         rest = factors @ fold_in.solve(rows[kept], strength[kept], disliked).vector
