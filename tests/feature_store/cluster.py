@@ -16,8 +16,8 @@ from feature_store.embedded import server_binary
 
 N_NODES = 3
 N_SLOTS = 16_384
-NODE_TIMEOUT_MS = 1_000
-TOGETHER_TIMEOUT_S = 30.0
+NODE_TIMEOUT_MS = 3_000
+TOGETHER_TIMEOUT_S = 120.0
 
 
 def free_ports(count: int) -> list[int]:

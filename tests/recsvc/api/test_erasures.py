@@ -241,7 +241,7 @@ def test_another_worker_finishes_what_a_killed_one_began(tmp_path: Path) -> None
         user, visitor = somebody(), somebody("canary-visit")
         lives(client, user, visitor)
         wait_archived(service, client)
-        with EventLog(service.shop.data_dir).importing(5.0):
+        with EventLog(service.shop.data_dir).importing(60.0):
             # An import has the log: the pass has begun, and waits.
             receipt = client.delete(f"/v1/users/{user}").json()
             until(lambda: passes(service))
