@@ -1,7 +1,7 @@
 """Who of many people may not be profiled: for imports and trainings."""
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
@@ -14,7 +14,12 @@ CHUNK = 500
 _AT_ONCE = 20
 
 
-async def refusing(redis: Any, people: Collection[str], default: ProfilingDefault) -> set[str]:
+async def refusing(
+    redis: Any,
+    people: Collection[str],
+    default: ProfilingDefault,
+    purpose: Literal["profiling", "analytics"] = "profiling",
+) -> set[str]:
     """Return who of some people may not be profiled.
 
     Parameters
@@ -26,12 +31,20 @@ async def refusing(redis: Any, people: Collection[str], default: ProfilingDefaul
         said counts.
     default : {"opt_out", "opt_in"}
         What holds for who was never asked.
+    purpose : {"profiling", "analytics"}
+        With the second one also who refuses to be counted.
 
     Raises
     ------
     StoreUnavailableError
         If the server does not answer.
     """
+
+    def refuses(value: bytes | None) -> bool:
+        said = read_preferences(value)
+        is_counted = purpose == "profiling" or said.consent.analytics is not False
+        return not (is_counted and profiling_allowed(said, default))
+
     found: set[str] = set()
     users: dict[str, list[str]] = {}
     try:
@@ -39,10 +52,10 @@ async def refusing(redis: Any, people: Collection[str], default: ProfilingDefaul
             signed_in = read_link(link)
             if signed_in is not None:
                 users.setdefault(signed_in.person, []).append(person)
-            elif not profiling_allowed(read_preferences(preferences), default):
+            elif refuses(preferences):
                 found.add(person)
         async for user, preferences, _ in _read(redis, users):
-            if not profiling_allowed(read_preferences(preferences), default):
+            if refuses(preferences):
                 found.update(users[user])
     except (RedisError, OSError) as error:
         raise StoreUnavailableError(f"preferences cannot be read: {error}") from error

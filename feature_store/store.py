@@ -230,6 +230,10 @@ class Store:
         """Return who of some people may not be profiled (``consents.refusing``)."""
         return await refusing(self._redis, people, self.profiling)
 
+    async def uncounted(self, people: Collection[str]) -> set[str]:
+        """Return who of some people may not be counted in reports (``consents.refusing``)."""
+        return await refusing(self._redis, people, self.profiling, "analytics")
+
     async def load_state(self, person: str) -> UserState:
         """Read the whole state of a person, `rest` included."""
         hot, rest = await self._reader.get((keys.hot(person), keys.rest(person)))

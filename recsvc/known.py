@@ -12,7 +12,7 @@ from feature_store.people import KINDS
 from feature_store.schema import EVENT_TYPE_CODES, format_time, person_of
 from feature_store.state import UserState, items_of
 from recsvc.customer.disowned import disowned_in
-from recsvc.people import person_document
+from recsvc.people import may_profile_by, person_document
 from recsvc.segments import segments_of
 from recsvc.worker import Worker
 
@@ -52,13 +52,17 @@ async def known_user(worker: Worker, user_id: str) -> dict[str, Any]:
     feedback = read_feedback(state)
     disowned = disowned_in(documents["preferences"])
     user = person_document(profile, computed, feedback, consent, disowned)
-    segments = sorted(segments_of(current.site.segments, user))
+    # Who is not profiled is in no segment, and what was computed before is not used.
+    if may_profile_by(documents["preferences"], worker.settings.profiling):
+        segments = sorted(segments_of(current.site.segments, user))
+    else:
+        segments, user = [], {"computed": {}}
     return {
         "user_id": user_id,
         "attributes": profile.get("attributes", {}),
         "loyalty": profile.get("loyalty", {}),
         "external_ids": profile.get("external_ids", {}),
-        "computed": {**dict.fromkeys(COMPUTED), **computed, "segments": segments},
+        "computed": {**dict.fromkeys(COMPUTED), **user["computed"], "segments": segments},
         "feedback": feedback,
         **summary(items_of(state), current.catalogue),
     }

@@ -1,7 +1,7 @@
 """Persons as conditions see them: one document of what is known, built where somebody needs it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -18,7 +18,7 @@ from feature_store.preferences import (
     read_preferences,
 )
 from feature_store.store import Store, UserContext
-from recsvc.customer.disowned import disowned_in, disowned_segments
+from recsvc.customer.disowned import Disownings, disowned_in, disowned_names, owned_values
 from recsvc.needs import Needs
 from recsvc.requests import RecommendationRequest
 from recsvc.segments import DISOWNED, Segment, segments_of
@@ -28,6 +28,7 @@ SLICE = 50
 
 _USER_PREFIX = "u:"
 _NOTHING: Mapping[str, Any] = {}
+_NOTHING_DISOWNED: Disownings = {}
 _HELD_IN: dict[Kind, frozenset[str]] = {
     "profile": frozenset({"attributes", "loyalty"}),
     "computed": frozenset({"computed"}),
@@ -42,7 +43,7 @@ def person_document(
     computed: Mapping[str, Any],
     feedback: Mapping[str, Any],
     consent: Mapping[str, Any],
-    disowned: Collection[str] = (),
+    disowned: Disownings = _NOTHING_DISOWNED,
 ) -> dict[str, Any]:
     """Return a person as ``user.*`` of conditions reads it.
 
@@ -56,18 +57,19 @@ def person_document(
         Result of ``feature_store.feedback.read_feedback``.
     consent : mapping
         What the person allows, as far as they said.
-    disowned : collection of str
-        Segments of which the person says that they are no member (``segments.segments_of`` obeys).
+    disowned : Disownings
+        What the person says does not describe them: tastes are left out, and of segments they are
+        no member (``segments.segments_of`` obeys).
     """
     document = {
         "attributes": profile.get("attributes") or _NOTHING,
         "loyalty": profile.get("loyalty") or _NOTHING,
-        "computed": computed,
+        "computed": owned_values(computed, disowned),
         "feedback": feedback,
         "consent": consent,
     }
-    if disowned:
-        document[DISOWNED] = disowned
+    if (segments := disowned.get("segment")) is not None:
+        document[DISOWNED] = segments
     return document
 
 
@@ -78,7 +80,7 @@ def document_of(context: UserContext) -> dict[str, Any]:
         orjson.loads(context.computed) if context.computed else _NOTHING,
         read_feedback(context.state),
         consent_of(context.preferences),
-        disowned_segments(context.preferences),
+        disowned_names(context.preferences),
     )
 
 
@@ -162,7 +164,7 @@ async def scan_users(
             one
             for one in batch
             if one[0].startswith(_USER_PREFIX)
-            and _may_profile(one[1].get("preferences"), store.profiling)
+            and may_profile_by(one[1].get("preferences"), store.profiling)
         ]
         said: Sequence[Mapping[str, Any]] = [_NOTHING] * len(users)
         if "feedback" in parts:
@@ -184,7 +186,7 @@ async def scan_users(
         await asyncio.sleep(0)
 
 
-def _may_profile(preferences: Mapping[str, Any] | None, default: ProfilingDefault) -> bool:
+def may_profile_by(preferences: Mapping[str, Any] | None, default: ProfilingDefault) -> bool:
     """Tell what ``consenting.may_profile`` does when nobody asks for anything."""
     if preferences is None:
         return default == "opt_out"

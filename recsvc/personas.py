@@ -21,7 +21,7 @@ from feature_store.schema import (
 )
 from feature_store.state import EMPTY_STATE, UserState, fold, split
 from recsvc.checks import BadValueError, check_context
-from recsvc.customer.disowned import disowned_segments
+from recsvc.customer.disowned import disowned_names
 from recsvc.people import consent_of, person_document
 
 KIND = "persona"
@@ -165,6 +165,6 @@ def persona_state(persona: PersonaBody, catalogue: Catalogue, now_s: int) -> Mad
         persona.computed,
         persona.feedback,
         consent_of(preferences),
-        disowned_segments(preferences),
+        disowned_names(preferences),
     )
     return split(state)[0], user, preferences

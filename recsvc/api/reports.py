@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
 
+import polars as pl
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -157,14 +158,16 @@ async def get_feedback_report(
     """Sum up surveys, ratings and complaints of the archive, overall and for each segment.
 
     An event is in the report within seconds, when it has been archived. Every answer counts, also
-    several of one person. A segment is who is in it now; those of whom nobody answered are left
-    out.
+    several of one person; those of people who refuse analytics or a profile do not. A segment is
+    who is in it now; those of whom nobody answered are left out.
     """
     first, end = asked.days(datetime.now(UTC).date())
     moments = [datetime.combine(day, time(), UTC) for day in (first, end)]
     log = EventLog(worker.settings.data_dir)
     answers = await asyncio.to_thread(read_answers, log, *moments)
     await worker.context(None)  # so that segments of a moment ago are known
+    uncounted = await worker.store.uncounted(answers["person"].unique().to_list())
+    answers = answers.filter(~pl.col("person").is_in(list(uncounted)))
     people = answers["person"].unique().to_list()
     members = await segments_now(worker.store, worker.holder.current.site.segments, people)
     report = await asyncio.to_thread(feedback_report, answers, asked.interval, members)

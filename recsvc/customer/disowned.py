@@ -1,15 +1,18 @@
 """What says nothing of a person any more, because they said that it does not describe them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from feature_store.catalogue import Catalogue
-from feature_store.preferences import Disowned, Preferences
+from feature_store.preferences import Disowned, Preferences, is_under
 from feature_store.state import UserState
 from recsvc.customer.named import Name, bits_of, covered
+
+Disownings = Mapping[str, frozenset[str]]
+"""Names of what says nothing of a person, by kind (``Disowned.kind``); empty for nothing."""
 
 
 def owned(state: UserState, preferences: Preferences, catalogue: Catalogue) -> UserState:
@@ -57,15 +60,51 @@ def owned(state: UserState, preferences: Preferences, catalogue: Catalogue) -> U
     )
 
 
-def disowned_segments(preferences: Preferences) -> frozenset[str]:
-    """Return the segments of which a person says that they are no member."""
-    return frozenset(one.name for one in preferences.disowned if one.kind == "segment")
+def disowned_names(preferences: Preferences) -> Disownings:
+    """Return by kind what a person says does not describe them."""
+    return _by_kind((one.kind, one.name) for one in preferences.disowned)
 
 
-def disowned_in(document: Mapping[str, Any] | None) -> frozenset[str]:
-    """Return what `disowned_segments` does, of preferences as the store keeps them."""
+def disowned_in(document: Mapping[str, Any] | None) -> Disownings:
+    """Return what `disowned_names` does, of preferences as the store keeps them."""
     entries = document.get("disowned", ()) if document else ()
-    return frozenset(one["name"] for one in entries if one["kind"] == "segment")
+    return _by_kind((one["kind"], one["name"]) for one in entries)
+
+
+def _by_kind(names: Iterable[tuple[str, str]]) -> Disownings:
+    found: dict[str, frozenset[str]] = {}
+    for kind, name in names:
+        found[kind] = found.get(kind, frozenset()) | {name}
+    return found
+
+
+def owned_values(computed: Mapping[str, Any], disowned: Disownings) -> Mapping[str, Any]:
+    """Return what training computed without the tastes that do not describe the person.
+
+    Training looks at all purchases, so a taste stays out, whatever comes later, until the removal
+    is taken back.
+
+    Parameters
+    ----------
+    computed : mapping
+        As the store keeps it; unchanged, and the result if nothing of it was disowned.
+    disowned : Disownings
+        By kind; of a category also what is below it.
+    """
+    tastes = computed.get("tastes")
+    if not disowned or not tastes:
+        return computed
+    hidden, brands = (disowned.get(kind, frozenset()) for kind in ("category", "brand"))
+    kept = dict(tastes)
+    for names, shares, gone in (
+        ("categories", "category_shares", lambda name: is_under(hidden, name)),
+        ("brands", "brand_shares", brands.__contains__),
+    ):
+        places = [at for at, name in enumerate(tastes.get(names) or ()) if not gone(name)]
+        for field in (names, shares):
+            if tastes.get(field) is not None:
+                kept[field] = [tastes[field][at] for at in places]
+    return {**computed, "tastes": kept}
 
 
 def _about(

@@ -47,7 +47,7 @@ from recsvc.exports.values import (
     time_of,
     title_of,
 )
-from recsvc.people import person_document
+from recsvc.people import may_profile_by, person_document
 from recsvc.segments import Segment, segments_of
 
 Row = dict[str, Any]
@@ -203,7 +203,8 @@ class PersonExport:
 
     def _segments(self) -> Iterator[Row]:
         one = self._held[0]
-        if self.wanted.user_id is None:
+        default = self._sources.store.profiling
+        if self.wanted.user_id is None or not may_profile_by(one.documents["preferences"], default):
             return
         user = person_document(
             one.documents["profile"] or {},
