@@ -127,8 +127,9 @@ class ImportWriter:
             changed = added(target, dict(zip(mine, values, strict=True)), one)
             call_names, arguments = comparing(changed)
             marker = keys.import_marker(keys.shard_of(target), import_id)
-            call_names += [guard.key, marker, keys.link(target)]
+            call_names += [guard.key, marker, keys.link(target), keys.merges(target)]
             arguments += [*guard.arguments(), keys.IMPORT_MARKER_TTL_S, one.person]
+            arguments.append("" if target == one.person else one.person)
             calls.append((call_names, arguments))
         outcomes = await self._scripts.run(scripts.APPLY_IMPORT, calls)
         return [one for one, wrote in zip(people, outcomes, strict=True) if not wrote]

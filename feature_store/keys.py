@@ -19,7 +19,7 @@ key                            type    lives       holds (written by)
 ``c:{forgotten}``              stream  archived    changes of receipts, as JSON (``erasures``)
 ``d:{sNN}:DAY:PERSON``         hash    3 days      digest of event id → digest of body; ``ahead``
 ``l:{sNN}:PERSON``             string  for ever    the user that a visitor became (``merging``)
-``m:{sNN}:PERSON``             hash    for ever    journal: visitor → when sealed, or ``?`` before
+``m:{sNN}:PERSON``             hash    for ever    journal: visitor → when sealed, ``?`` before, ``x`` erased
 ``q:{sNN}:MINUTE:PERSON``      string  2 minutes   events by public keys (``quota``)
 ``i:{sNN}:IMPORT``             set     7 days      persons to whom an import was added already
 ``e:{sNN}``                    stream  archived    accepted events, as JSON

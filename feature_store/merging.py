@@ -61,12 +61,10 @@ _SORTED = orjson.OPT_SORT_KEYS
 
 __all__ = ["ROW_TYPE", "Link", "Merger", "linked_digest", "merged_people", "read_link"]
 
-_SEAL = """
-local link = redis.call('GET', KEYS[1])
-if link then return link end
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('XADD', KEYS[2], '*', 'e', ARGV[2])
-return 'new'
+_ANNOUNCE = """
+local joined = redis.call('HGET', KEYS[1], ARGV[1])
+if not joined or joined == 'x' then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+return 1
 """
 _RETRACT = """
 if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
@@ -129,7 +127,8 @@ class Merger:
         # redis-py types each answer as everything that any of its clients could return.
         self._redis: Any = redis
         self._forgetting = forgetting or Forgetting(redis)
-        self._seal = redis.register_script(_SEAL)
+        self._announce = redis.register_script(_ANNOUNCE)
+        self._seal = redis.register_script(scripts.SEAL_VISITOR)
         self._absorb = redis.register_script(scripts.ABSORB_VISITOR)
         self._clear = redis.register_script(_CLEAR)
         self._retract = redis.register_script(_RETRACT)
@@ -160,39 +159,39 @@ class Merger:
         assert visitor is not None
         assert user is not None
         try:
-            # First, so that an erasure of the user finds the visitor, absorbed or not.
-            await self._redis.hsetnx(keys.merges(user), visitor, _ABOUT_TO)
-            link = await self._seal_visitor(user_id, anonymous_id, now)
-            if link.person != user:
+            for _ in range(ATTEMPTS):
+                # First, so that an erasure of the user finds the visitor, absorbed or not.
+                await self._announce(keys=[keys.merges(user)], args=[visitor, _ABOUT_TO])
+                link = await self._seal_visitor(user_id, anonymous_id, now)
+                if link.person == user and not link.complete:
+                    return await self.complete(visitor, link, now)
+                if await self._forgetting.has_left(visitor, link, ROW_TYPE):
+                    continue
+                if link.person == user:
+                    return False
                 await self._retract(keys=[keys.merges(user)], args=[visitor, _ABOUT_TO])
                 raise ConflictError("the visitor has signed in as another user before")
-            if link.complete:
-                return False
-            return await self.complete(visitor, link, now)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the merge is not complete: {error}") from error
+        raise OverloadedError("the user is erased by too many at once", 1.0)
 
     async def _seal_visitor(self, user_id: str, anonymous_id: str, now: datetime) -> Link:
+        """Return the link of a visitor, who is sealed now if there was none."""
         visitor, user = f"a:{anonymous_id}", f"u:{user_id}"
-        # With the time: who was erased and came back signs in a second time.
-        named = orjson.dumps([visitor, user, epoch_ms(now)])
-        digest = hashlib.blake2b(named, digest_size=16).hexdigest()
-        body = orjson.dumps(
-            {
-                "event_id": f"merge-{digest}",
-                "type": ROW_TYPE,
-                "user_id": user_id,
-                "anonymous_id": anonymous_id,
-                "timestamp": format_time(now),
-                "trust": "server",
-            },
-            option=orjson.OPT_SORT_KEYS,
-        )
-        names = [keys.link(visitor), keys.events(keys.shard_of(visitor))]
-        # To the millisecond, as the log has it: an erasure is before or after it in both.
-        mine = Link(user, epoch_ms(now))
-        value: bytes = await self._seal(keys=names, args=[mine.value, body])
-        return read_link(None if value == b"new" else value) or mine
+        names = [keys.link(visitor)]
+        while True:
+            (guard,) = await self._forgetting.guards([visitor])
+            if link := read_link(await self._redis.get(names[0])):
+                return link
+            # To the millisecond, as the log has it: an erasure is before or after it in both. It is
+            # after one that is known here.
+            mine = Link(user, max(epoch_ms(now), guard.cut.erased_ms))
+            body = _merge_row(user_id, anonymous_id, mine)
+            names, arguments = comparing([Value(keys.link(visitor), None, mine.value)])
+            stream = keys.events(keys.shard_of(visitor))
+            arguments += [*guard.arguments(), body]
+            if await self._seal(keys=[*names, guard.key, stream], args=arguments):
+                return mine
 
     async def follow(self, visitor: str, value: bytes) -> str:
         """Return the user whom a visitor became, with the visitor's history in the user's.
@@ -213,9 +212,11 @@ class Merger:
         """
         link = read_link(value)
         assert link is not None
-        if not link.complete and not await self.complete(visitor, link, datetime.now(UTC)):
-            return visitor
-        return link.person
+        if not link.complete:
+            joined = await self.complete(visitor, link, datetime.now(UTC))
+        else:
+            joined = not await self._forgetting.has_left(visitor, link, "erasure")
+        return link.person if joined else visitor
 
     async def complete(self, visitor: str, link: Link, now: datetime) -> bool:
         """Do what follows the sealing; harmless when others do it too.
@@ -249,10 +250,9 @@ class Merger:
         for _ in range(ATTEMPTS):
             (guard,) = await self._forgetting.guards([user])
             if guard.cut.erased_ms > link.sealed_ms:
-                await self._forgetting.forget_with(visitor, guard.cut, ROW_TYPE, erase=True)
-                return False
+                return not await self._forgetting.has_left(visitor, link, ROW_TYPE)
             if guard.cut.before_ms > link.sealed_ms:
-                await self._forgetting.forget_with(visitor, guard.cut, ROW_TYPE, erase=False)
+                await self._forgetting.forget_with(visitor, link, guard.cut, ROW_TYPE)
             facts, chosen, remembered = await self._history(visitor, own, theirs)
             values, change = await self._sum(user, facts, chosen, link.sealed_ms)
             names, arguments = comparing(values)
@@ -318,6 +318,25 @@ class Merger:
             keys=[keys.link(visitor), keys.preferences(visitor), *people, *documents, *names],
             args=[link.value, Link(link.person, None).value, visitor, gone],
         )
+
+
+def _merge_row(user_id: str, anonymous_id: str, link: Link) -> bytes:
+    """Return a merge as stream and log have it."""
+    assert link.sealed_ms is not None
+    # With the time: who was erased and came back signs in a second time.
+    named = orjson.dumps([f"a:{anonymous_id}", link.person, link.sealed_ms])
+    digest = hashlib.blake2b(named, digest_size=16).hexdigest()
+    return orjson.dumps(
+        {
+            "event_id": f"merge-{digest}",
+            "type": ROW_TYPE,
+            "user_id": user_id,
+            "anonymous_id": anonymous_id,
+            "timestamp": format_time(datetime.fromtimestamp(link.sealed_ms / 1000, UTC)),
+            "trust": "server",
+        },
+        option=_SORTED,
+    )
 
 
 def _joined(mine: bytes | None, theirs: bytes, sealed_ms: int) -> dict[str, Any] | None:

@@ -126,7 +126,7 @@ class PeopleStore:
         document : dict or None
             The new document.
         """
-        cut = NO_CUT
+        cut, visitor = NO_CUT, ""
         try:
             for attempt in range(ATTEMPTS):
                 if attempt > 2:
@@ -135,7 +135,8 @@ class PeopleStore:
                 # What is forgotten of a visitor stays so, whoever the visitor has become.
                 cut = cut.later(guard.cut)
                 if link is not None:
-                    person = await self._follow(person, link)
+                    visitor, person = person, await self._follow(person, link)
+                    visitor = visitor if visitor != person else ""
                     continue
                 before, after = _read(value), change(person, _read(value), cut)
                 if after == before:
@@ -144,13 +145,15 @@ class PeopleStore:
                     claims = {person: _ids(after) - _ids(before)}
                     if refused := await external_ids.take(self._scripts, claims):
                         raise ConflictError(refused[person])
-                call = put_call(kind, person, value, after, by, guard)
+                call = put_call(kind, person, value, after, by, guard, visitor=visitor)
                 (outcome,) = await self._scripts.run(scripts.PUT_DOCUMENT, [call])
                 if outcome == 1:
                     if kind == "profile":
                         given_up = {person: _ids(before) - _ids(after)}
                         await external_ids.release(self._scripts, given_up)
                     return person, after
+                # The visitor may have ceased to be the user.
+                person, visitor = visitor or person, ""
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the change was not stored: {error}") from error
         raise OverloadedError("the person is changed by too many at once", 1.0)

@@ -54,6 +54,8 @@ def put_call(
     by: str,
     guard: Guard,
     as_of_ms: int | None = None,
+    *,
+    visitor: str = "",
 ) -> tuple[list[str], list[bytes | str | int]]:
     """Return keys and arguments of ``scripts.PUT_DOCUMENT``."""
     shard = keys.shard_of(person)
@@ -61,8 +63,10 @@ def put_call(
     names, arguments = comparing([Value(keys.document(kind, person), value, new)])
     names += [guard.key, keys.link(person), keys.people(shard), keys.person_changes(shard)]
     names += [keys.document(one, person) for one in KINDS if one != kind]
+    names.append(keys.merges(person))
     change = b"" if kind == "computed" else person_change(kind, person, after, by)
     arguments += [*guard.arguments(), person, change, b"" if as_of_ms is None else as_of_ms]
+    arguments.append(visitor)
     return names, arguments
 
 

@@ -33,6 +33,7 @@ from feature_store.event_log import EVENT_LOG_SCHEMA, EventLog, scan_files
 from feature_store.files import write_json
 from feature_store.forgetting.erasures import NAME as RECEIPTS
 from feature_store.forgetting.ledger import NO_CUT, Cut, kept_changes, ledger_of, read_ledger
+from feature_store.forgetting.restoring import held_entries, replay_forgotten
 from feature_store.forgetting.scrubbing import scrub_forgotten
 from feature_store.ingest.run import KIND as IMPORT_KIND
 from feature_store.ingest.run import LOCK_WAIT_S
@@ -177,7 +178,7 @@ class _Rebuild:
         scrub_forgotten(self._log.events.parent, self._progress)
         await self._store.erasures.replay(one.body for one in self._changes.read(RECEIPTS))
         people = self._changes.read(PEOPLE)
-        await self._store.forgetting.replay(change.body for change in people)
+        await replay_forgotten(self._redis, (change.body for change in people))
         await self._restore_catalogue()
         done.keys = await self._restore_keys()
         done.documents = await self._restore_documents(kept_changes(people))
@@ -217,7 +218,7 @@ class _Rebuild:
         known = read_ledger(self._changes)
         numbers = {shard: number for number, shard in enumerate(keys.shards())}
         found: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
-        for entry in await self._store.forgetting.entries():
+        for entry in await held_entries(self._redis, await self._store.forgetting.ledger()):
             body = entry["body"]
             cut = Cut(body["before_ms"], body["erased_ms"])
             before = known.cuts.get(entry["person"], NO_CUT)

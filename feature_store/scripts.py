@@ -36,10 +36,21 @@ at = at + 2 + fields
 digests the person may be known there, these, and what they held when it was read. Whoever knows no
 salt yet has none, and must read again once somebody is forgotten."""
 
+_STILL_JOINED = """
+local function has_left(journal, visitor)
+  return visitor ~= '' and not tonumber(redis.call('HGET', journal, visitor) or '')
+end
+"""
+"""Whether a visitor, '' for none, is not the user any more whose journal that is: an erasure of the
+user ends what the link of the visitor, which is on another shard, still says."""
+
 APPEND_EVENTS = (
     _COMPARE_AND_SET
     + _NOT_FORGOTTEN
+    + _STILL_JOINED
     + """
+if has_left(KEYS[k + 7], ARGV[at + 1]) then return 0 end
+at = at + 1
 if redis.call('EXISTS', KEYS[k + 5]) == 1 then return 0 end
 if redis.sha1hex(redis.call('GET', KEYS[k + 6]) or '') ~= ARGV[at + 1] then return 0 end
 local n = tonumber(ARGV[at + 4])
@@ -64,14 +75,17 @@ return 1
 """
 )
 """Keys after what is forgotten: the event ids of three days (the first is written), stream, link
-(a visitor who has become a user is not written to), preferences. Arguments: SHA-1 of the
-preferences as read, TTL of the ids in seconds, the newest time in milliseconds if it lies in the
-future, n, then n times: digest of the event id, digest of the body, the event."""
+(a visitor who has become a user is not written to), preferences, journal. Arguments: the visitor
+who has become this user and did it ('' if nobody has), SHA-1 of the preferences as read, TTL of the
+ids in seconds, the newest time in milliseconds if it lies in the future, n, then n times: digest of
+the event id, digest of the body, the event."""
 
 APPLY_IMPORT = (
     _COMPARE_AND_SET
     + _NOT_FORGOTTEN
+    + _STILL_JOINED
     + """
+if has_left(KEYS[k + 3], ARGV[at + 3]) then return 0 end
 if redis.call('EXISTS', KEYS[k + 2]) == 1 then return 0 end
 if redis.call('SADD', KEYS[k + 1], ARGV[at + 2]) == 0 then return 1 end
 put()
@@ -79,13 +93,16 @@ redis.call('EXPIRE', KEYS[k + 1], ARGV[at + 1])
 return 1
 """
 )
-"""Keys after what is forgotten: the import's marker, link. Arguments: TTL of the marker in seconds,
-the person. Adding twice has no effect."""
+"""Keys after what is forgotten: the import's marker, link, journal. Arguments: TTL of the marker in
+seconds, the person, and the same again if it is a visitor who has become this user, else ''. Adding
+twice has no effect."""
 
 PUT_DOCUMENT = (
     _COMPARE_AND_SET
     + _NOT_FORGOTTEN
+    + _STILL_JOINED
     + """
+if has_left(KEYS[k + 6], ARGV[at + 4]) then return 0 end
 local link = redis.call('GET', KEYS[k + 1])
 if link then return 2 end
 if ARGV[at + 3] ~= '' then
@@ -104,9 +121,10 @@ return 1
 """
 )
 """One value, the document. Keys after what is forgotten: link, the shard's index of people, its
-stream of their changes, the person's two other documents. Arguments: the person, the change ('' for
-none), and when the document began to be computed, in milliseconds ('' if it does not matter). Gives
-2 for a visitor who has become a user, 3 for somebody of whom something was forgotten since then."""
+stream of their changes, the person's two other documents, journal. Arguments: the person, the
+change ('' for none), when the document began to be computed, in milliseconds ('' if it does not
+matter), and the visitor who has become this user and changes it ('' if nobody has). Gives 2 for a
+visitor who has become a user, 3 for somebody of whom something was forgotten since then."""
 
 FORGET_PERSON = (
     _COMPARE_AND_SET
@@ -126,7 +144,7 @@ at = at + 3 + visitors
 put()
 for day = k + 1, k + days do redis.call('DEL', KEYS[day]) end
 if ARGV[at + 5] == '1' then
-  redis.call('DEL', journal)
+  for i = 1, visitors do redis.call('HSET', journal, ARGV[at - visitors + i], 'x') end
   for i = k + days + 6, #KEYS do redis.call('DEL', KEYS[i]) end
 end
 redis.call('HSET', KEYS[k], ARGV[at + 1], ARGV[at + 2])
@@ -141,7 +159,26 @@ return 1
 people and its stream of their changes, profile, preferences, and what else an erasure deletes.
 Arguments: how many days, how many ids these have, how many visitors the journal has, these, then
 the digest, the cut, the change that says so, the person, and 1 for an erasure, 0 for a reset of the
-taste."""
+taste. An erasure leaves the visitors in the journal, marked as gone, until each of them is."""
+
+SEAL_VISITOR = (
+    _COMPARE_AND_SET
+    + _NOT_FORGOTTEN
+    + """
+put()
+redis.call('XADD', KEYS[k + 1], '*', 'e', ARGV[at + 1])
+return 1
+"""
+)
+"""One value, the link. Keys after what is forgotten: the stream. Arguments: the merge."""
+
+LEAVE_JOURNAL = """
+for i = 1, #ARGV do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == 'x' then redis.call('HDEL', KEYS[1], ARGV[i]) end
+end
+return 1
+"""
+"""Keys: the journal. Arguments: visitors who are gone with an erasure."""
 
 ABSORB_VISITOR = (
     _COMPARE_AND_SET
@@ -149,7 +186,7 @@ ABSORB_VISITOR = (
     + """
 local journal = KEYS[k + 1]
 local known = redis.call('HGET', journal, ARGV[at + 1])
-if known and known ~= '?' then return 1 end
+if known and tonumber(known) then return 1 end
 put()
 local here = at + 6
 for day = k + 2, k + 4 do

@@ -76,6 +76,8 @@ class _Delivery:
     """Each event with the row of its item."""
     id_digests: list[bytes]
     bodies: list[bytes]
+    origin: "_Delivery | None" = None
+    """The same as the visitor's who has become this person."""
 
     def add(self, event: Event, row: int | None, id_digest: bytes, body: bytes) -> None:
         self.events.append((event, row))
@@ -89,7 +91,7 @@ class _Delivery:
     def moved(self, user: str) -> "_Delivery":
         """Return the delivery of a visitor as one to the user whom the visitor became."""
         digests = [linked_digest(self.person, digest) for digest in self.id_digests]
-        return _Delivery(user, self.events, digests, self.bodies)
+        return _Delivery(user, self.events, digests, self.bodies, self)
 
     def having(self, wanted: list[bool]) -> "_Delivery":
         """Return the delivery with only the events that are wanted."""
@@ -101,6 +103,7 @@ class _Delivery:
             [self.events[at] for at in kept],
             [self.id_digests[at] for at in kept],
             [self.bodies[at] for at in kept],
+            None if self.origin is None else self.origin.having(wanted),
         )
 
 
@@ -244,7 +247,9 @@ class StateWriter:
                 values = added(fresh.person, known.values, new)
                 calls.append((fresh, *_call(fresh, values, known, now_ms)))
         outcomes = await self._scripts.run(scripts.APPEND_EVENTS, [call[1:] for call in calls])
-        lost = [call[0] for call, wrote in zip(calls, outcomes, strict=True) if not wrote]
+        # The visitor may have ceased to be the user.
+        tried = [call[0].origin or call[0] for call in calls]
+        lost = [one for one, wrote in zip(tried, outcomes, strict=True) if not wrote]
         accepted = sum(len(call[0].events) for call in calls) - sum(len(d.events) for d in lost)
         done = AppendResult(accepted, duplicates, conflicts, withheld, tuple(refused))
         return lost + moved, done
@@ -350,7 +355,9 @@ def _call(
     names.append(known.guard.key)
     names += _day_keys(person, now_ms // (1000 * _DAY_S))
     names += [keys.events(keys.shard_of(person)), keys.link(person), keys.preferences(person)]
+    names.append(keys.merges(person))
     arguments += known.guard.arguments()
+    arguments.append("" if delivery.origin is None else delivery.origin.person)
     arguments.append(hashlib.sha1(known.preferences or b"", usedforsecurity=False).hexdigest())
     newest_ms = max(epoch_ms(event.timestamp) for event, _ in delivery.events)
     arguments += [keys.DEDUPLICATION_TTL_S, newest_ms if newest_ms > now_ms else b""]

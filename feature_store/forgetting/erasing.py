@@ -106,6 +106,8 @@ async def _clear_files(
         erased_at = await _times(store, jobs)
         await store.forgetting.forget_streams(erased_at)
         await store.forgetting.forget_markers(erased_at)
+        for person in erased_at:
+            await store.forgetting.leave_journal(person)
         # Events of others may name an erased visitor, which only the files are searched for.
         await Archiver(store.streams, log).run_held()
         await _close_decisions(data_dir)

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feature_store import keys
-from feature_store.errors import StoreUnavailableError
+from feature_store.errors import ConflictError, StoreUnavailableError
 from feature_store.forgetting.deliveries import Deliveries, add_erasures
 from feature_store.forgetting.server import Forgetting, forgotten_entry
 from feature_store.forgetting.server_files import Outcome, rewrite_files
@@ -131,6 +131,8 @@ class Erasures:
 
         Raises
         ------
+        ConflictError
+            If it is a visitor who has signed in: only the user as a whole can be erased.
         StoreUnavailableError, OverloadedError
             If the server did not forget everything; if a job was stored, it goes on by itself.
         """
@@ -138,15 +140,21 @@ class Erasures:
         job = Job(secrets.token_hex(16), format_time(now), by, (person,))
         receipt = await asyncio.to_thread(_begun, job, data_dir)
         await self._write(receipt, job)
-        job = await self.erase(job, data_dir)
+        try:
+            job = await self.erase(job, data_dir)
+        except ConflictError as error:
+            # Only now: who asked as a visitor has just signed in.
+            await self.finish(job, {"error": str(error)})
+            raise
         receipt["erased"] = job.erased
         return receipt
 
     async def erase(self, job: Job, data_dir: Path) -> Job:
         """Do the first part of a job: make the server forget; return the job as it is then."""
         people: dict[str, None] = {}
-        for person in job.people:
-            erased = await self._forgetting.erase(person, job.by)
+        asked = job.people
+        for person in asked:
+            erased = await self._forgetting.erase(person, job.by, note=True)
             people |= dict.fromkeys(erased.people)
             job = replace(job.with_counts(erased.counts), at_ms=max(job.at_ms, erased.at_ms))
         job = replace(job, people=tuple(people), stage="files")
@@ -156,6 +164,8 @@ class Erasures:
         except OSError as error:
             raise StoreUnavailableError(f"the erasure is not written down: {error}") from error
         await self.update(job)
+        for person in asked:
+            await self._forgetting.leave_journal(person)
         return job
 
     async def entries(self, job: Job) -> list[dict[str, Any]]:

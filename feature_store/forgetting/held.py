@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 from feature_store import impressions, keys
 from feature_store.forgetting.guards import Guard
+from feature_store.links import Link, read_link
+from feature_store.person_values import Value
 from feature_store.state import unpack
 
 AHEAD = b"ahead"
 """Field among the event ids of a day: the newest time, where it was in the future on arrival."""
+GONE = b"x"
+"""What the journal says of a visitor from the erasure of the user until it is noted."""
+LINK = "link"
 _DAY_S = 86_400
 
 
@@ -30,8 +35,8 @@ class Held:
         What these hold.
     n_ids : list of int
         How many event ids each day has.
-    journal : list of str
-        Visitors who became the person, or were about to.
+    journal : dict of str to bytes
+        Visitors who became the person, or were about to: when, ``?``, or ``x`` (`GONE`).
     newest_ms : int
         Time of the newest event, as far as it may lie in the future.
     erase : bool
@@ -43,13 +48,32 @@ class Held:
     names: dict[str, str]
     read: dict[str, bytes | None]
     n_ids: list[int]
-    journal: list[str]
+    journal: dict[str, bytes]
     newest_ms: int
     erase: bool
 
+    @property
+    def gone(self) -> list[str]:
+        """Return the visitors of an erasure that may not have been noted."""
+        return [visitor for visitor, joined in self.journal.items() if joined == GONE]
+
+    @property
+    def link(self) -> Link | None:
+        """Which user the person, a visitor, has become."""
+        return read_link(self.read[LINK])
+
+    def values(self) -> list[Value]:
+        """Return what is compared, and what is left of it."""
+        kept = "" if self.erase else LINK
+        return [
+            Value(name, self.read[kind], (self.read[kind] or b"") if kind == kept else b"")
+            for kind, name in self.names.items()
+        ]
+
     def counts(self) -> Counter[str]:
         """Return how many of each kind there were."""
-        counts = Counter({kind: 1 for kind, value in self.read.items() if value is not None})
+        gone = [kind for kind, value in self.read.items() if value is not None]
+        counts = Counter({kind: 1 for kind in gone if self.erase or kind != LINK})
         counts["event_ids"] = sum(self.n_ids)
         if self.erase:
             counts["merges"] = len(self.journal)
@@ -57,8 +81,9 @@ class Held:
 
 
 def names_of(person: str, *, erase: bool) -> dict[str, str]:
-    """Return the keys of the values that are forgotten, by kind."""
+    """Return the keys of the values that are forgotten, by kind; a reset keeps the link."""
     names = {
+        LINK: keys.link(person),
         "state": keys.hot(person),
         "older_state": keys.rest(person),
         "impressions": keys.impressions(person),
@@ -67,7 +92,6 @@ def names_of(person: str, *, erase: bool) -> dict[str, str]:
     if erase:
         names["profile"] = keys.document("profile", person)
         names["preferences"] = keys.preferences(person)
-        names["link"] = keys.link(person)
     return names
 
 

@@ -1,6 +1,6 @@
 """What is left of erased people beside their own keys: marks that name them, entries of streams."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,17 +8,20 @@ import orjson
 
 from feature_store import external_ids, keys
 from feature_store.forgetting.ledger import KIND, Cut, epoch_ms
-from feature_store.links import ROW_TYPE
+from feature_store.links import ROW_TYPE, Link, read_link
 from feature_store.script_runner import ScriptRunner
 
 _CHUNK = 2_000
+HasLeft = Callable[[str, Link, str], Awaitable[bool]]
 
 
-async def forget_markers(redis: Any, scripts: ScriptRunner, people: Collection[str]) -> int:
+async def forget_markers(
+    redis: Any, scripts: ScriptRunner, people: Collection[str], has_left: HasLeft
+) -> int:
     """Remove people from what only a look at every key finds, in one pass over the server.
 
-    These are the markers of imports, and external ids that were taken for a profile which then was
-    not written.
+    These are the markers of imports, external ids that were taken for a profile which then was not
+    written, and links of visitors whose sign-in was killed while the user was erased.
 
     Parameters
     ----------
@@ -28,6 +31,8 @@ async def forget_markers(redis: Any, scripts: ScriptRunner, people: Collection[s
         Of the same server.
     people : collection of str
         Who is erased.
+    has_left : callable
+        ``Forgetting.has_left``.
 
     Returns
     -------
@@ -40,22 +45,34 @@ async def forget_markers(redis: Any, scripts: ScriptRunner, people: Collection[s
         by_shard.setdefault(keys.shard_of(person).encode(), []).append(person)
     users = {one.removeprefix("u:").encode("utf-8", "surrogatepass") for one in people}
     taken: list[bytes] = []
+    linked: list[bytes] = []
     async for name in redis.scan_iter(count=5_000):
         if name[:3] == b"i:{":
             if mine := by_shard.get(name[2:7]):
                 gone += await redis.srem(name, *mine)
         elif name[:3] == b"x:{":
             taken.append(name)
-    for start in range(0, len(taken), _CHUNK):
-        chunk = taken[start : start + _CHUNK]
+        elif name[:3] == b"l:{":
+            linked.append(name)
+    async for name, owner in _values(redis, taken):
+        if owner in users:
+            gone += await _release(redis, scripts, name, owner)
+    async for name, value in _values(redis, linked):
+        link = read_link(value)
+        if link is not None and link.person in people:
+            gone += await has_left(name[8:].decode("utf-8", "surrogatepass"), link, KIND)
+    return gone
+
+
+async def _values(redis: Any, names: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes | None]]:
+    for start in range(0, len(names), _CHUNK):
+        chunk = names[start : start + _CHUNK]
         async with redis.pipeline(transaction=False) as pipeline:
             for name in chunk:
                 pipeline.get(name)
-            owners = await pipeline.execute()
-        for name, owner in zip(chunk, owners, strict=True):
-            if owner in users:
-                gone += await _release(redis, scripts, name, owner)
-    return gone
+            values = await pipeline.execute()
+        for one in zip(chunk, values, strict=True):
+            yield one
 
 
 async def _release(redis: Any, scripts: ScriptRunner, name: bytes, owner: bytes) -> bool:

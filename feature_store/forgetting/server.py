@@ -10,7 +10,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,19 +19,18 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feature_store import external_ids, keys, scripts
-from feature_store.errors import OverloadedError, StoreUnavailableError
+from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
 from feature_store.forgetting.guards import Guard, Salts
 from feature_store.forgetting.held import AHEAD, Held, days_of, names_of, newest_ms
-from feature_store.forgetting.ledger import KIND, NO_CUT, Cut, Erased, Ledger, ledger_of, read_cut
+from feature_store.forgetting.ledger import KIND, Cut, Erased, Ledger, read_cut
 from feature_store.forgetting.remains import forget_markers, forget_streams
-from feature_store.links import read_link
-from feature_store.person_values import Value, comparing
+from feature_store.links import Link, read_link
+from feature_store.person_values import comparing
 from feature_store.schema import format_time
 from feature_store.script_runner import ScriptRunner
 
 ATTEMPTS = 50
 _SALT_BYTES = 16
-_CHUNK = 2_000
 
 
 class Forgetting:
@@ -104,13 +103,15 @@ class Forgetting:
 
         Raises
         ------
+        ConflictError
+            If it is a visitor who has signed in.
         StoreUnavailableError, OverloadedError
             If it is not complete; ask again.
         """
         counts = await self._forget_all(person, by, erase=False)
         return counts.total()
 
-    async def erase(self, person: str, by: str) -> Erased:
+    async def erase(self, person: str, by: str, *, note: bool = False) -> Erased:
         """Forget everything of a person, and of the visitors who became the person.
 
         What stands in the streams (`forget_streams`), in the markers of imports
@@ -122,77 +123,123 @@ class Forgetting:
             Who is erased (``schema.person_of``).
         by : str
             Who asks for it.
+        note : bool
+            Whether the caller notes who is erased, and calls `leave_journal` then.
 
         Raises
         ------
+        ConflictError
+            If it is a visitor who has signed in: only the user as a whole can be erased.
         StoreUnavailableError, OverloadedError
             If it is not complete; ask again.
         """
         people: list[str] = []
         counts = await self._forget_all(person, by, erase=True, people=people)
         (guard,) = await self.guards([person])
+        if not note:
+            await self.leave_journal(person)
         return Erased(tuple(people), guard.cut.erased_ms, dict(counts))
 
     async def _forget_all(
         self, person: str, by: str, *, erase: bool, people: list[str] | None = None
     ) -> Counter[str]:
-        """Forget a person after the visitors who became the person; `people` takes them all."""
+        """Forget a person and the visitors who became the person; `people` takes them all.
+
+        The visitors' taste is forgotten before the user's, so that what one of them does meanwhile
+        makes it start again. Of an erasure the user is the first: from that step on the journal
+        says that the visitors are gone, whatever their links say, and all of them have the very
+        cut of the user.
+        """
         counts: Counter[str] = Counter()
-        done = {person: None}
         try:
             await self._redis.set(keys.FORGOTTEN_SALT, secrets.token_hex(_SALT_BYTES), nx=True)
-            if erase:
-                await self._leave_journal(person)
             for attempt in range(ATTEMPTS):
                 known = await self._read(person, erase=erase)
+                if known.link is not None:
+                    if await self.has_left(person, known.link, by):
+                        continue
+                    raise ConflictError("the visitor has signed in since, and is a user now")
                 visitors = await self._linked(person, known.journal)
-                for visitor in visitors:
-                    counts += await self._forget(visitor, by, known.newest_ms, erase=erase)
-                done |= dict.fromkeys(visitors)
+                for visitor, link in () if erase else visitors.items():
+                    floor_ms = known.newest_ms
+                    counts += await self._forget(visitor, link, by, floor_ms, None, erase=False)
                 if await self._write(known, by):
                     break
-                if attempt > 2:
-                    await _pause(attempt)
+                await _pause(attempt)
             else:
                 raise OverloadedError("the person is written to by too many at once", 1.0)
             counts += known.counts()
-            # One of them may have signed in again in between: the link would still name the person.
-            for visitor in await self._linked(person, known.journal) if erase else ():
-                counts += await self._forget(visitor, by, 0, erase=True)
+            if erase:
+                for visitor, link in (await self._linked(person, known.journal)).items():
+                    counts += await self._leave(visitor, link, by) or Counter()
             # What happens after this returns is new: it must not have the millisecond of the cut.
             await asyncio.sleep(0.002)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"not everything is forgotten: {error}") from error
         if people is not None:
-            people.extend(done)
+            people += dict.fromkeys([person, *visitors, *known.gone])
         return counts
 
-    async def forget_with(self, visitor: str, cut: Cut, by: str, *, erase: bool) -> None:
-        """Forget a sealed visitor of whom the user was forgotten meanwhile, up to the same time.
+    async def has_left(self, visitor: str, link: Link, by: str) -> bool:
+        """Tell whether the user was erased since a visitor signed in, who then is somebody new.
+
+        Parameters
+        ----------
+        visitor : str
+            Who had signed in (``schema.person_of``); is forgotten up to the same time as the user,
+            if whoever erased the user has not come so far.
+        link : Link
+            As it was read.
+        by : str
+            Who asks.
+        """
+        return await self._leave(visitor, link, by) is not None
+
+    async def _leave(self, visitor: str, link: Link, by: str) -> Counter[str] | None:
+        """Forget a visitor of whom the user was erased, up to the very same time.
+
+        ``None`` if the visitor is still the user, or again.
+        """
+        joined = await self._redis.hget(keys.merges(link.person), visitor)
+        (guard,) = await self.guards([link.person])
+        if link.sealed_ms is None:
+            # The journal says so before a link does, and until an erasure.
+            is_over = joined is None or not joined.isdigit()
+        else:
+            is_over = guard.cut.erased_ms > link.sealed_ms
+        if not is_over:
+            return None
+        floor_ms, at_ms = guard.cut.before_ms - 1, guard.cut.erased_ms
+        return await self._forget(visitor, link, by, floor_ms, at_ms, erase=True)
+
+    async def forget_with(self, visitor: str, link: Link, cut: Cut, by: str) -> None:
+        """Forget the taste of a sealed visitor of whom the user's was forgotten meanwhile.
 
         Parameters
         ----------
         visitor : str
             Who had signed in before (``schema.person_of``).
+        link : Link
+            As it was read.
         cut : Cut
             The user's.
         by : str
             Who asks for it.
-        erase : bool
-            Whether the user was erased since, or only the taste was reset.
         """
-        await self._forget(visitor, by, cut.before_ms - 1, erase=erase, at_ms=cut.erased_ms)
+        await self._forget(visitor, link, by, cut.before_ms - 1, cut.erased_ms, erase=False)
 
     async def _forget(
-        self, person: str, by: str, floor_ms: int, *, erase: bool, at_ms: int | None = None
+        self, visitor: str, link: Link, by: str, floor_ms: int, at_ms: int | None, *, erase: bool
     ) -> Counter[str]:
-        """Forget one person alone; events of the time `floor_ms`, too."""
+        """Forget a visitor alone, events of the time `floor_ms` too, while the link is the same."""
         for attempt in range(ATTEMPTS):
-            known = await self._read(person, floor_ms, erase=erase)
+            known = await self._read(visitor, floor_ms, erase=erase)
+            # Somebody else may have done it; since then the visitor may have signed in again.
+            if known.link != link or (erase and known.guard.cut.erased_ms >= (at_ms or 0)):
+                return Counter()
             if await self._write(known, by, at_ms):
                 return known.counts()
-            if attempt > 2:
-                await _pause(attempt)
+            await _pause(attempt)
         raise OverloadedError("the person is written to by too many at once", 1.0)
 
     async def _read(self, person: str, floor_ms: int = 0, *, erase: bool) -> Held:
@@ -208,14 +255,16 @@ class Forgetting:
                 for day in days:
                     pipeline.hlen(day)
                     pipeline.hget(day, AHEAD)
-                pipeline.hkeys(keys.merges(person))
+                pipeline.hgetall(keys.merges(person))
                 guard.ask(pipeline)
                 salt, values, *answers = await pipeline.execute()
             if self.salts.learn(salt, used):
                 break
         found = iter(answers)
         ids = [(next(found), next(found)) for _ in days]
-        journal = sorted(name.decode("utf-8", "surrogatepass") for name in next(found))
+        journal = {
+            name.decode("utf-8", "surrogatepass"): joined for name, joined in next(found).items()
+        }
         guard.take(found)
         ahead = max((int(value) for _, value in ids if value), default=0)
         read = dict(zip(names, values, strict=True))
@@ -238,8 +287,7 @@ class Forgetting:
         )
         digest = known.guard.digests[0]
         entry = forgotten_entry(digest, cut, self.salts.all[0], shard, by)
-        values = [Value(known.names[one], known.read[one], b"") for one in known.names]
-        names, arguments = comparing(values)
+        names, arguments = comparing(known.values())
         names += [known.guard.key, *days_of(person), keys.merges(person)]
         names += [keys.people(shard), keys.person_changes(shard)]
         names += [keys.document("profile", person), keys.preferences(person)]
@@ -251,24 +299,29 @@ class Forgetting:
         (wrote,) = await self._scripts.run(scripts.FORGET_PERSON, [(names, arguments)])
         return bool(wrote)
 
-    async def _linked(self, user: str, journal: Sequence[str]) -> list[str]:
-        """Return which visitors of a journal are the user, absorbed or not."""
+    async def _linked(self, user: str, journal: Collection[str]) -> dict[str, Link]:
+        """Return the links of those visitors of a journal who are the user, absorbed or not."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for visitor in journal:
                 pipeline.get(keys.link(visitor))
             links = [read_link(value) for value in await pipeline.execute()]
-        return [
-            visitor
+        return {
+            visitor: link
             for visitor, link in zip(journal, links, strict=True)
             if link is not None and link.person == user
-        ]
+        }
 
-    async def _leave_journal(self, person: str) -> None:
-        """Let the user whom a visitor became forget the visitor: joining again counts anew."""
-        if person.startswith("a:"):
-            link = read_link(await self._redis.get(keys.link(person)))
-            if link is not None:
-                await self._redis.hdel(keys.merges(link.person), person)
+    async def leave_journal(self, person: str) -> None:
+        """Take the visitors who are gone out of a journal, but for who has signed in again.
+
+        Call it when it is noted who they were: nothing else knows it.
+        """
+        try:
+            name = keys.merges(person)
+            if journal := await self._redis.hkeys(name):
+                await self._scripts.run(scripts.LEAVE_JOURNAL, [([name], journal)])
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"not everything is forgotten: {error}") from error
 
     # --- what a file job does for many people at once -------------------------------------------
 
@@ -286,7 +339,7 @@ class Forgetting:
             How many marks are gone.
         """
         try:
-            return await forget_markers(self._redis, self._scripts, people)
+            return await forget_markers(self._redis, self._scripts, people, self.has_left)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"not everything is forgotten: {error}") from error
 
@@ -314,49 +367,6 @@ class Forgetting:
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"not everything is forgotten: {error}") from error
 
-    # --- after a loss ---------------------------------------------------------------------------
-
-    async def entries(self) -> list[dict[str, Any]]:
-        """Return all cuts as the archive has them, for an archive that may lack some."""
-        ledger = await self.ledger()
-        found = []
-        for shard in keys.shards() if ledger else ():
-            for digest in await self._redis.hkeys(keys.forgotten(shard)):
-                cut = ledger.cuts.get(digest.decode(), NO_CUT)
-                found.append(forgotten_entry(digest.decode(), cut, ledger.salt, shard, "rebuild"))
-        return found
-
-    async def replay(self, entries: Iterable[Mapping[str, Any]]) -> int:
-        """Teach an emptied server who is forgotten.
-
-        Parameters
-        ----------
-        entries : iterable of mapping
-            Changes of people as the archive has them; those of another kind are passed over.
-
-        Returns
-        -------
-        int
-            How many cuts there are.
-        """
-        shard_of: dict[str, str] = {}
-        kept = []
-        for entry in entries:
-            if entry["kind"] == KIND:
-                shard_of[entry["person"]] = entry["body"]["shard"]
-                kept.append(entry)
-        ledger = ledger_of(kept)
-        if not ledger:
-            return 0
-        await self._redis.set(keys.FORGOTTEN_SALT, " ".join(salt.hex() for salt in ledger.salts))
-        cuts = list(ledger.cuts.items())
-        for start in range(0, len(cuts), _CHUNK):
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for digest, cut in cuts[start : start + _CHUNK]:
-                    pipeline.hset(keys.forgotten(shard_of[digest]), digest, cut.value)
-                await pipeline.execute()
-        return len(cuts)
-
 
 def forgotten_entry(digest: str, cut: Cut, salt: bytes, shard: str, by: str) -> dict[str, Any]:
     """Return a cut as stream and archive have it."""
@@ -370,4 +380,5 @@ def forgotten_entry(digest: str, cut: Cut, salt: bytes, shard: str, by: str) -> 
 
 
 async def _pause(attempt: int) -> None:
-    await asyncio.sleep(random.uniform(0, 0.002 * attempt))
+    if attempt > 2:
+        await asyncio.sleep(random.uniform(0, 0.002 * attempt))
