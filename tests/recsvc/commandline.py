@@ -42,11 +42,13 @@ def cli(
     """Run a command in this process, where everything is imported already."""
     before = signal.getsignal(signal.SIGTERM)
 
-    def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def run(
+        *arguments: str | Path, data: Path = tmp_path / "data", **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         with monkeypatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
-            patch.setenv("RECSVC_DATA_DIR", str(tmp_path / "data"))
+            patch.setenv("RECSVC_DATA_DIR", str(data))
             patch.setattr(sys, "argv", ["recsvc", *map(str, arguments)])
             capfd.readouterr()
             code = exits.run(app)

@@ -2,59 +2,54 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.recsvc.commandline import Cli, cli, recsvc
+from training.watch import training_alone
 
-def recsvc(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "recsvc.cli", "--data-dir", str(data_dir), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
+__all__ = ["cli"]
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Path:
+def shop(tmp_path: Path, cli: Cli) -> Path:
     lines = [f"u{n % 9},i{n % 30},2026-01-{1 + n % 28:02d}T10:00:00Z" for n in range(300)]
     (tmp_path / "sales.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(lines))
-    assert (
-        recsvc(tmp_path / "shop", "import", "events", str(tmp_path / "sales.csv")).returncode == 0
-    )
-    made = recsvc(tmp_path / "shop", "keys", "create", "--name", "n", "--scope", "recs:read")
+    data = tmp_path / "shop"
+    assert cli("import", "events", tmp_path / "sales.csv", data=data).returncode == 0
+    made = cli("keys", "create", "--name", "n", "--scope", "recs:read", data=data)
     assert made.returncode == 0
-    return tmp_path / "shop"
+    return data
 
 
 @pytest.mark.slow
-def test_from_a_backup_back_to_a_shop(shop: Path, tmp_path: Path) -> None:
-    archived = json.loads(recsvc(shop, "archive", "--json").stdout)
+def test_from_a_backup_back_to_a_shop(shop: Path, tmp_path: Path, cli: Cli) -> None:
+    archived = json.loads(cli("archive", "--json", data=shop).stdout)
     assert archived == {"archived": 0, "events": 300}
     copy = str(tmp_path / "copy")
-    assert recsvc(shop, "backup", copy).returncode == 0
-    again = recsvc(shop, "backup", copy)
+    assert cli("backup", copy, data=shop).returncode == 0
+    again = cli("backup", copy, data=shop)
     assert (again.returncode, "not empty" in again.stderr) == (2, True)
-    assert "is whole" in recsvc(shop, "backup", copy, "--check").stdout
-    refused = recsvc(shop, "rebuild")
+    assert "is whole" in cli("backup", copy, "--check", data=shop).stdout
+    refused = cli("rebuild", data=shop)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "--force" in refused.stderr
-    keys = recsvc(shop, "keys", "list", "--json").stdout
+    keys = cli("keys", "list", "--json", data=shop).stdout
     shutil.rmtree(shop)
-    assert recsvc(shop, "restore", copy).returncode == 0
-    assert recsvc(shop, "keys", "list", "--json").stdout == keys
+    assert cli("restore", copy, data=shop).returncode == 0
+    assert cli("keys", "list", "--json", data=shop).stdout == keys
     shutil.rmtree(shop / "valkey")
-    done = json.loads(recsvc(shop, "rebuild", "--json").stdout)
+    done = json.loads(cli("rebuild", "--json", data=shop).stdout)
     assert (done["events"], done["items"], done["keys"]) == (300, 30, 1)
     next((tmp_path / "copy" / "events").glob("*/*.parquet")).write_bytes(b"")
-    damaged = recsvc(tmp_path / "other", "restore", copy)
+    damaged = cli("restore", copy, data=tmp_path / "other")
     assert (damaged.returncode, "damaged" in damaged.stderr) == (1, True)
 
 
-def test_a_second_training_is_told_so(shop: Path) -> None:
-    from training.watch import training_alone
-
+def test_a_second_training_is_told_so(shop: Path, cli: Cli) -> None:
     with training_alone(shop):
-        second = recsvc(shop, "train")
+        second = recsvc("train", data=shop)
     assert second.returncode == 1
     assert "another training" in second.stderr.splitlines()[-1]
-    assert recsvc(shop, "train", "--watch", "--every", "soon").returncode == 2
+    assert cli("train", "--watch", "--every", "soon", data=shop).returncode == 2

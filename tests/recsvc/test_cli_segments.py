@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,13 @@ from feature_store.documents import Write
 from feature_store.embedded import EmbeddedServer
 from feature_store.people import Document
 from feature_store.store import Store
+from tests.recsvc.commandline import Cli, cli
 
-
-def recsvc(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "recsvc.cli", "--data-dir", str(data_dir), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
+__all__ = ["cli"]
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("shop")
 
     async def fill(url: str) -> None:
@@ -37,30 +34,30 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with EmbeddedServer(folder, fsync="everysec") as server:
         asyncio.run(fill(server.url))
-    return folder
+        yield folder
 
 
-def test_they_are_listed_with_their_members(shop: Path) -> None:
-    listed = recsvc(shop, "segments", "list", "--json")
+def test_they_are_listed_with_their_members(shop: Path, cli: Cli) -> None:
+    listed = cli("segments", "list", "--json", data=shop)
     assert listed.returncode == 0, listed.stderr
     document = json.loads(listed.stdout)
     assert document["n_users"] == 1200
     counts = {one["segment_id"]: one["count"] for one in document["segments"]}
     assert (counts["below"], counts["stage_lapsed"], counts["stage_new"]) == (1000, 1, 0)
-    plain = recsvc(shop, "segments", "list").stdout
+    plain = cli("segments", "list", data=shop).stdout
     assert any(line.split()[:2] == ["below", "1,000"] for line in plain.splitlines())
 
 
-def test_one_is_shown(shop: Path) -> None:
-    shown = json.loads(recsvc(shop, "segments", "show", "below", "--json").stdout)
+def test_one_is_shown(shop: Path, cli: Cli) -> None:
+    shown = json.loads(cli("segments", "show", "below", "--json", data=shop).stdout)
     assert (shown["count"], shown["built_in"]) == (1000, False)
-    assert "1,000 of 1,200 users" in recsvc(shop, "segments", "show", "below").stdout
-    missing = recsvc(shop, "segments", "show", "above")
+    assert "1,000 of 1,200 users" in cli("segments", "show", "below", data=shop).stdout
+    missing = cli("segments", "show", "above", data=shop)
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
 
 
-def test_members_are_lines(shop: Path) -> None:
-    members = recsvc(shop, "segments", "members", "below")
+def test_members_are_lines(shop: Path, cli: Cli) -> None:
+    members = cli("segments", "members", "below", data=shop)
     assert members.stderr == "1,000 members\n"
     assert set(members.stdout.splitlines()) == {f"user {n}" for n in range(1000)}
-    assert recsvc(shop, "segments", "members", "above").returncode == 2
+    assert cli("segments", "members", "above", data=shop).returncode == 2
