@@ -244,7 +244,7 @@ def test_a_varied_list_of_which_everything_is_hidden_comes_from_elsewhere(
     """Nothing that is due may be shown: there is nothing to vary, and the list is full."""
     varied = {"buy_again": replace(BUILT_IN["buy_again"], diversity=0.4)}
     shop = replace(snapshot, site=Site(placements=varied))
-    only = str(shop.catalogue.item(50)["item_id"])
+    only = ItemId(shop.catalogue.item(50)["item_id"])
     hiding = Preferences(hidden_items=frozenset({only}))
     response = ask(shop, hiding, bought((50, 30)), placement="buy_again")
     assert len(response.chosen) == 20
