@@ -35,6 +35,7 @@ import recsvc.answer  # noqa: E402
 import recsvc.answering  # noqa: E402
 import recsvc.api.edge  # noqa: E402
 import recsvc.auth  # noqa: E402
+import recsvc.decisions  # noqa: E402
 import recsvc.engine  # noqa: E402
 import recsvc.key_table  # noqa: E402
 import recsvc.retrieval  # noqa: E402
@@ -66,6 +67,7 @@ STAGES: list[tuple[str, Any, str]] = [
     ("rest of the engine", recsvc.answering, "recommend"),
     ("reasons", recsvc.answer, "reasons"),
     ("rest of the answer", recsvc.answering, "answer"),
+    ("record the decision", recsvc.decisions.DecisionRecorder, "note"),
     ("count in metrics", recsvc.telemetry.Metrics, "answered"),
 ]
 """What each stage is called, where its function is looked up, and the function's name."""
