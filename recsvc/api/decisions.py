@@ -4,12 +4,13 @@ import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 from pydantic import Field
 
 from feature_store.errors import NotFoundError
 from feature_store.schema import format_time
 from recsvc.answer import read_recommendation_id
+from recsvc.api.caching import PERSONAL
 from recsvc.api.http import AnyWorker, secured
 from recsvc.api.openapi import responses
 from recsvc.api.schemas import Document
@@ -137,7 +138,9 @@ RecommendationId = Annotated[
     responses=responses(Decision, EXAMPLE, 401, 403, 404, 422, 500, 503),
     **secured("users:read"),
 )
-async def get_decision(worker: AnyWorker, recommendation_id: RecommendationId) -> dict[str, Any]:
+async def get_decision(
+    response: Response, worker: AnyWorker, recommendation_id: RecommendationId
+) -> dict[str, Any]:
     """Return the record of an answer of any worker of this machine, from the moment it was given.
 
     Records are kept for `decision_days`. One that is not here is a 404.
@@ -151,6 +154,7 @@ async def get_decision(worker: AnyWorker, recommendation_id: RecommendationId) -
     if record is None:
         raise NotFoundError("there is no record of this answer: too old, or of another machine")
     at = datetime.fromtimestamp(record["at"] / 1000, UTC)
+    response.headers.update(PERSONAL)
     return {
         **decision_of(record, worker.holder.current.catalogue),
         "at": format_time(at.replace(microsecond=at.microsecond // 1000 * 1000)),

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from feature_store.errors import NotFoundError, OverloadedError
 from recsvc.api.accepting import Form, InForm, form_of
+from recsvc.api.caching import PERSONAL
 from recsvc.api.http import AnyWorker, PathId, asking, secured
 from recsvc.api.languages import InWords, words_of
 from recsvc.api.me import Visitor, refuse_user_id
@@ -184,7 +185,7 @@ async def _streamed(
         place.leave()
         raise
     headers = {
-        "Cache-Control": "private, no-store",
+        **PERSONAL,
         "Content-Language": told.language,
         "Vary": "Accept, Accept-Language",
     }

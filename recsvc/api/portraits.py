@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from feature_store.errors import ConflictError, NotFoundError
 from feature_store.preferences import Preferences
 from feature_store.store import UserContext
+from recsvc.api.caching import PERSONAL
 from recsvc.api.http import AnyWorker, PathId, asking, read_headers, secured
 from recsvc.api.languages import InWords
 from recsvc.api.openapi import responses
@@ -144,7 +145,7 @@ async def get_my_profile(
     not shown. A visitor who has signed in needs the customer's token.
     """
     portrait = await _portrait(request, worker, whose)
-    response.headers["Cache-Control"] = "private, no-store"
+    response.headers.update(PERSONAL)
     response.headers["Content-Language"] = told.language
     return _document(portrait, told)
 
@@ -163,7 +164,7 @@ async def get_profile(
 ) -> dict[str, Any]:
     """Return what the user sees at `/v1/me/profile`; of somebody unknown there is nothing."""
     portrait = await _portrait(request, worker, whose)
-    response.headers["Cache-Control"] = "private, no-store"
+    response.headers.update(PERSONAL)
     response.headers["Content-Language"] = told.language
     return _document(portrait, told)
 

@@ -12,6 +12,7 @@ from feature_store.change_log import ChangeLog
 from feature_store.documents import Document, SiteDocuments, Write
 from feature_store.errors import NotFoundError
 from feature_store.withheld_purchases import withheld
+from recsvc.api.caching import PERSONAL
 from recsvc.api.http import AnyWorker, PathId, actor, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, lines_of, problems, responses
 from recsvc.api.recall_schemas import RecallDocument, RecallEnded, RecallList, RecallReceipt
@@ -161,7 +162,8 @@ async def list_recall_customers(worker: AnyWorker, recall_id: PathId) -> Respons
         missing = left_out(withheld(ChangeLog(data_dir), uncounted), named)
         return b"".join(orjson.dumps(one) + b"\n" for one in (*buyers, *missing))
 
-    return Response(await asyncio.to_thread(lines), media_type="application/x-ndjson")
+    content = await asyncio.to_thread(lines)
+    return Response(content, media_type="application/x-ndjson", headers=PERSONAL)
 
 
 async def confirmations(worker: Worker, sequence: int) -> dict[str, Any]:

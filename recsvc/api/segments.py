@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from feature_store.conditions import ConditionError
 from feature_store.documents import Document, SiteDocuments, Write
 from feature_store.errors import ConflictError, NotFoundError
+from recsvc.api.caching import PERSONAL
 from recsvc.api.http import AnyWorker, PathId, actor, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, lines_of, problems, responses
 from recsvc.api.people_schemas import (
@@ -201,7 +202,7 @@ async def list_segment_members(worker: AnyWorker, segment_id: PathId) -> Streami
         async for found in members_of(worker.store, segment):
             yield b"".join(orjson.dumps({"user_id": one}) + b"\n" for one in found)
 
-    return StreamingResponse(lines(), media_type="application/x-ndjson")
+    return StreamingResponse(lines(), media_type="application/x-ndjson", headers=PERSONAL)
 
 
 async def _site(worker: Worker) -> Site:

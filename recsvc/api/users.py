@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
+from recsvc.api.caching import PERSONAL
 from recsvc.api.http import AnyWorker, PathId, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.people_schemas import UserDocument
@@ -56,11 +57,12 @@ MERGE_EXAMPLE = {"user_id": "2375", "anonymous_id": "visitor-77", "merged": True
     responses=responses(UserDocument, EXAMPLE, 401, 403, 404, 422, 500, 503),
     **secured("users:read"),
 )
-async def get_user(worker: AnyWorker, user_id: PathId) -> dict[str, Any]:
+async def get_user(response: Response, worker: AnyWorker, user_id: PathId) -> dict[str, Any]:
     """Return profile, computed values, segments and newest events.
 
     404 only for somebody of whom nothing at all is known.
     """
+    response.headers.update(PERSONAL)
     return await known_user(worker, user_id)
 
 
