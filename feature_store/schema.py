@@ -57,7 +57,8 @@ ItemIdField = Annotated[ItemId, AfterValidator(check_id), Field(min_length=1, ma
 def format_time(value: datetime) -> str:
     """Write a time as RFC 3339 in UTC, to the second or to the millisecond when it has one."""
     value = value.astimezone(UTC)
-    spec = "milliseconds" if value.microsecond else "seconds"
+    # Less than a millisecond is none: what is read again must be written the same.
+    spec = "milliseconds" if value.microsecond >= 1000 else "seconds"
     return value.isoformat(timespec=spec).replace("+00:00", "Z")
 
 

@@ -129,6 +129,20 @@ async def test_a_flushed_server_is_rebuilt_byte_by_byte(store: Store, tmp_path: 
     assert await snapshot(store) == before
 
 
+async def test_parts_of_a_second_come_back_as_they_were_taken(store: Store, tmp_path: Path) -> None:
+    parts_us = (0, 1, 400, 999, 1_000, 1_999, 999_999)
+    times = [NOW.replace(microsecond=one) for one in parts_us]
+    sent = [event(n, event_id=f"at {n}", timestamp=at) for n, at in enumerate(times, start=1)]
+    await store.events.append(sent)
+    await Archiver(store.streams, EventLog(tmp_path)).run_all()
+    before = await snapshot(store)
+    await store._redis.flushall()
+    await rebuild(store.url, tmp_path)
+    assert await snapshot(store) == before
+    again = await store.events.append(sent)
+    assert (again.duplicates, again.conflicts) == (len(sent), 0)
+
+
 async def test_a_server_that_is_not_empty_is_refused(store: Store, tmp_path: Path) -> None:
     before = await fill(store, tmp_path)
     with pytest.raises(UserError, match="not empty"):
