@@ -130,8 +130,7 @@ def recommend(
     fatigue = RESTED
     if preferences.personalization:
         fatigue = read_fatigue(impressions, state, snapshot.scratch.total, now_s)
-    about = snapshot.catalogue.rows(request.item_ids) if request.item_ids else _NO_ROWS
-    query = Query(snapshot, history, about[about >= 0], now_s, placement.kinds)
+    query = Query(snapshot, history, _about(snapshot, request), now_s, placement.kinds)
     if preferences is not NO_PREFERENCES and preferences.personalization:
         query.followed = read_follows(snapshot, preferences)
     if preferences.personalization and state.n_item_facts == 0:
@@ -143,8 +142,7 @@ def recommend(
     allowed = allowed_mask(
         snapshot, placement, preferences, request, query, elsewhere.rows, scope.now_s
     )
-    allowed = rules.permit(allowed)
-    query.allowed = allowed
+    query.allowed = allowed = rules.permit(allowed)
     narrow = rules.is_narrow or _forbids_much(placement, request, preferences)
     stages = Stages(query, placement, rules, fatigue, narrow=narrow)
     if rules.arranges:
@@ -161,6 +159,14 @@ def recommend(
 
 
 _NO_ROWS = np.zeros(0, dtype=np.int32)
+
+
+def _about(snapshot: Snapshot, request: RecommendationRequest) -> npt.NDArray[np.int32]:
+    """Return the rows of the page's items."""
+    if not request.item_ids:
+        return _NO_ROWS
+    rows = snapshot.catalogue.rows(request.item_ids)
+    return rows[rows >= 0]
 
 
 def _forbids_much(

@@ -242,9 +242,9 @@ def _lifted_by(shown: F32, new: F32, weights: F32) -> F32:
     ndarray of float32, shape (len(GROUPS) - 1, n)
         Of the groups after `repeat`.
     """
-    parts = _GROUP_SUMS * weights
-    lifted: F32 = parts @ shown
-    lifted -= (parts @ np.add.reduce(new, axis=1))[:, None] / np.float32(new.shape[1])
+    parts: F32 = _GROUP_SUMS * weights
+    mean = parts @ np.add.reduce(new, axis=1) / np.float32(new.shape[1])
+    lifted: F32 = parts @ shown - mean[:, None]
     return lifted
 
 
