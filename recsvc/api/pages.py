@@ -4,21 +4,18 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
 
-from feature_store.documents import Document as Stored
 from feature_store.documents import SiteDocuments, Write
-from feature_store.errors import ConflictError, NotFoundError
 from recsvc.api.http import (
     AnyWorker,
     PathId,
     actor,
     asking,
-    field_errors,
     json_body,
     read_headers,
     secured,
 )
+from recsvc.api.made_over import MadeOver
 from recsvc.api.openapi import DESCRIPTIONS, body_of, parameters_of, responses
 from recsvc.api.page_schemas import (
     ANSWER,
@@ -37,7 +34,7 @@ from recsvc.api.revisions import etag, expected_revision
 from recsvc.api.rules import READING, WRITING
 from recsvc.api.schemas import RecommendationBody
 from recsvc.auth import require
-from recsvc.checks import BadValueError, FieldError, InvalidRequestError, check_name
+from recsvc.checks import InvalidRequestError
 from recsvc.explaining.words import library
 from recsvc.page_documents import (
     BUILT_IN,
@@ -57,6 +54,7 @@ from recsvc.worker import Worker
 router = APIRouter()
 
 PATH = "/v1/pages/{page}"
+PAGES = MadeOver(KIND, BUILT_IN, MAX_PAGES)
 
 NOT_MINE = OF_ONE_LIST | {"user_id", "external_id", "explain"}
 """What a request for one's own page does not say."""
@@ -170,7 +168,7 @@ async def get_page_definition(
     """Return which modules a page has; its revision is the `ETag`, 0 for a built-in one."""
     await worker.context(None)
     if page not in worker.holder.current.site.pages:
-        raise _missing(page)
+        raise PAGES.missing(page)
     document = _shown(worker, page)
     response.headers["ETag"] = etag(document["revision"])
     return document
@@ -195,15 +193,13 @@ async def put_page(
     On the page `me`, `choosable` modules are those that customers may choose. `defaults` say which
     modules stand there for customers of a stage; on `me` for those who chose none.
     """
-    body = _read(load_json(await json_body(request)), page)
+    body = PAGES.read(PageBody, load_json(await json_body(request)), page)
     seen = expected_revision(request)
 
     def plan(site: SiteDocuments) -> list[Write]:
         if errors := check_page(body, read_placements(site)):
             raise InvalidRequestError(*errors)
-        if site.get(KIND, page) is None and len(site.of_kind(KIND)) >= MAX_PAGES:
-            raise ConflictError(f"there are {MAX_PAGES} pages, and no room for more")
-        return [Write(KIND, page, body.model_dump(mode="json"), seen)]
+        return PAGES.save(site, page, body, seen)
 
     _, (stored,) = await worker.keeper.change(plan, actor(request))
     response.headers["ETag"] = etag(stored.revision)
@@ -227,46 +223,10 @@ async def delete_page(request: Request, worker: AnyWorker, page: PathId) -> dict
     """Delete a page; a built-in one is as it came."""
     seen = expected_revision(request)
 
-    def plan(site: SiteDocuments) -> list[Write]:
-        if site.get(KIND, page) is None:
-            if page in BUILT_IN:
-                return []
-            raise _missing(page)
-        return [Write(KIND, page, None, seen)]
-
-    await worker.keeper.change(plan, actor(request))
+    await worker.keeper.change(lambda site: PAGES.remove(site, page, seen), actor(request))
     return {"name": page, "restored": page in BUILT_IN}
-
-
-def _read(value: object, name: str) -> PageBody:
-    try:
-        check_name(name)
-    except BadValueError as error:
-        raise InvalidRequestError(FieldError("#/name", error.detail)) from error
-    if isinstance(value, dict):
-        value = {key: part for key, part in value.items() if key not in _ADDED}
-    try:
-        return PageBody.model_validate(value)
-    except ValidationError as error:
-        raise InvalidRequestError(*field_errors(error)) from error
-
-
-_ADDED = frozenset(PageDocument.model_fields).difference(PageBody.model_fields)
-
-
-def _missing(name: str) -> NotFoundError:
-    return NotFoundError(f"there is no page {name!r}")
 
 
 def _shown(worker: Worker, name: str) -> dict[str, Any]:
     site = worker.holder.current.site
-    stored: Stored | None = site.documents.get(KIND, name)
-    return {
-        **body_of_page(site.pages[name]),
-        "name": name,
-        "built_in": name in BUILT_IN,
-        "changed": stored is not None,
-        "revision": stored.revision if stored else 0,
-        "updated_at": stored.updated_at if stored else None,
-        "updated_by": stored.updated_by if stored else None,
-    }
+    return PAGES.shown(site, name, body_of_page(site.pages[name]))

@@ -3,18 +3,17 @@
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
 
 from feature_store.conditions import ConditionError
-from feature_store.documents import Document as Stored
 from feature_store.documents import SiteDocuments, Write
-from feature_store.errors import ConflictError, NotFoundError
-from recsvc.api.http import AnyWorker, PathId, actor, field_errors, json_body, secured
+from feature_store.errors import ConflictError
+from recsvc.api.http import AnyWorker, PathId, actor, json_body, secured
+from recsvc.api.made_over import MadeOver
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.revisions import etag, expected_revision
 from recsvc.api.rules import READING
 from recsvc.api.schemas import Document
-from recsvc.checks import BadValueError, FieldError, InvalidRequestError, check_name
+from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.placement_documents import (
     KIND,
     MAX_PLACEMENTS,
@@ -75,6 +74,7 @@ EXAMPLE: dict[str, Any] = {
 ERRORS = (401, 403, 404, 422, 500, 503)
 # A change is in force at once: that is publishing.
 WRITING = "marketing:publish"
+PLACEMENTS = MadeOver(KIND, BUILT_IN, MAX_PLACEMENTS)
 
 
 @router.get(
@@ -88,7 +88,11 @@ WRITING = "marketing:publish"
 async def list_placements(worker: AnyWorker) -> dict[str, Any]:
     """List the built-in placements, as they are now, and the site's own."""
     await worker.context(None)
-    return {"placements": [_shown(worker, name) for name in sorted(_placements(worker))]}
+    return {
+        "placements": [
+            _shown(worker, name) for name in sorted(worker.holder.current.site.placements)
+        ]
+    }
 
 
 @router.get(
@@ -102,8 +106,8 @@ async def list_placements(worker: AnyWorker) -> dict[str, Any]:
 async def get_placement(response: Response, worker: AnyWorker, name: PathId) -> dict[str, Any]:
     """Return a placement; its revision is the `ETag`, 0 for a built-in one as it came."""
     await worker.context(None)
-    if name not in _placements(worker):
-        raise _missing(name)
+    if name not in worker.holder.current.site.placements:
+        raise PLACEMENTS.missing(name)
     document = _shown(worker, name)
     response.headers["ETag"] = etag(document["revision"])
     return document
@@ -126,12 +130,9 @@ async def put_placement(
     body = _read(load_json(await json_body(request)), name)
     seen = expected_revision(request)
 
-    def plan(site: SiteDocuments) -> list[Write]:
-        if site.get(KIND, name) is None and len(site.of_kind(KIND)) >= MAX_PLACEMENTS:
-            raise ConflictError(f"there are {MAX_PLACEMENTS} placements, and no room for more")
-        return [Write(KIND, name, body.model_dump(mode="json"), seen)]
-
-    _, (stored,) = await worker.keeper.change(plan, actor(request))
+    _, (stored,) = await worker.keeper.change(
+        lambda site: PLACEMENTS.save(site, name, body, seen), actor(request)
+    )
     response.headers["ETag"] = etag(stored.revision)
     return _shown(worker, name)
 
@@ -153,41 +154,22 @@ async def delete_placement(request: Request, worker: AnyWorker, name: PathId) ->
     seen = expected_revision(request)
 
     def plan(site: SiteDocuments) -> list[Write]:
-        if site.get(KIND, name) is None:
-            if name in BUILT_IN:
-                return []
-            raise _missing(name)
+        writes = PLACEMENTS.remove(site, name, seen)
         if name not in BUILT_IN and (rules := _rules_in(site, name)):
             raise ConflictError(f"the placement {name!r} is used by {', '.join(rules[:5])}")
-        return [Write(KIND, name, None, seen)]
+        return writes
 
     await worker.keeper.change(plan, actor(request))
     return {"name": name, "restored": name in BUILT_IN}
 
 
-def _placements(worker: Worker) -> Any:
-    return worker.holder.current.site.placements
-
-
 def _read(value: object, name: str) -> PlacementBody:
-    try:
-        check_name(name)
-    except BadValueError as error:
-        raise InvalidRequestError(FieldError("#/name", error.detail)) from error
-    if isinstance(value, dict):
-        value = {key: part for key, part in value.items() if key not in _ADDED}
-    try:
-        body = PlacementBody.model_validate(value)
-    except ValidationError as error:
-        raise InvalidRequestError(*field_errors(error)) from error
+    body = PLACEMENTS.read(PlacementBody, value, name)
     try:
         body.condition()
     except ConditionError as error:
         raise InvalidRequestError(FieldError(f"#/filter{error.pointer}", error.detail)) from error
     return body
-
-
-_ADDED = frozenset({"name", "built_in", "changed", "revision", "updated_at", "updated_by"})
 
 
 def _rules_in(site: SiteDocuments, name: str) -> list[str]:
@@ -198,19 +180,7 @@ def _rules_in(site: SiteDocuments, name: str) -> list[str]:
     ]
 
 
-def _missing(name: str) -> NotFoundError:
-    return NotFoundError(f"there is no placement {name!r}")
-
-
 def _shown(worker: Worker, name: str) -> dict[str, Any]:
     site = worker.holder.current.site
-    stored: Stored | None = site.documents.get(KIND, name)
-    return {
-        **body_of_placement(site.placements[name]).model_dump(mode="json"),
-        "name": name,
-        "built_in": name in BUILT_IN,
-        "changed": stored is not None,
-        "revision": stored.revision if stored else 0,
-        "updated_at": stored.updated_at if stored else None,
-        "updated_by": stored.updated_by if stored else None,
-    }
+    body = body_of_placement(site.placements[name])
+    return PLACEMENTS.shown(site, name, body.model_dump(mode="json"))
