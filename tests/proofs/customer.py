@@ -48,7 +48,7 @@ class Customer:
 
     def _somebody(self, *, is_user: bool) -> Word:
         self._made += 1
-        return Word(f"{self._name}-somebody-{self._made:010d}", is_user)
+        return Word(f"{self._name}-somebody-{self._made:010d}", is_user, self.shop.opt_in)
 
     async def step(self) -> None:
         """Do one thing, and compare what comes back."""
@@ -225,6 +225,7 @@ class Customer:
         await self._ask("POST", f"/v1/users/{user.name}/merge", visitor.who)
         user.joined_by(visitor)
         self.people[self.people.index(visitor)] = self._somebody(is_user=False)
+        user.frozen = None  # the visitor's history is theirs now
         await self._freeze(user, before=True)
         await self.read(user)
         await self.look(user)
@@ -285,7 +286,7 @@ class Customer:
     async def snooze(self, whose: Word) -> None:
         """Hide an item for a while; some of them end soon."""
         item_id = self._rng.choice(ITEMS)
-        lasts = timedelta(seconds=self._rng.choice([10.0, 20.0, 3600.0]))
+        lasts = timedelta(seconds=self._rng.choice([self.shop.soon_s, 20.0, 3600.0]))
         ends = datetime.now(UTC) + lasts
         # A whole number of milliseconds: what is less is not stored, and a time has one spelling.
         until = format_time(ends.replace(microsecond=ends.microsecond // 1000 * 1000))
@@ -323,7 +324,7 @@ class Customer:
     async def say(self, whose: Word) -> None:
         """Give or refuse a consent, or take an answer back."""
         purpose = self._rng.choices(PURPOSES, [4, 1, 1])[0]
-        allowed = self._rng.choice([True, False, None])
+        allowed = self._rng.choice([True, False, None, *[True] * self.shop.opt_in])
         patch = {"consent": {purpose: allowed}}
         await self._patch(whose, patch, lambda source: whose.says(purpose, allowed, source))
 

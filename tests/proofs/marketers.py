@@ -37,7 +37,12 @@ class Marketers:
         self.n_rules = self.n_recalls = 0
 
     async def _ask(self, method: str, target: str, body: Any = None, **headers: str) -> Any:
+        broken = self._wire.broken
         status, found = await self._wire.ask(method, target, body, **self._headers, **headers)
+        # It may have been done already by a worker that died before it could say so.
+        done = {"PUT": (409, 412), "DELETE": (404,)}.get(method, ())
+        if status in done and self._wire.broken > broken:
+            return None
         assert 200 <= status < 300, (method, target, body, status, found)
         return found
 
@@ -58,6 +63,7 @@ class Marketers:
         known = self._revisions.get(rule_id)
         match = {"If_None_Match": "*"} if known is None else {"If_Match": f'"{known}"'}
         found = await self._ask("PUT", f"/v1/rules/{rule_id}", self._rule(), **match)
+        found = found or await self._ask("GET", f"/v1/rules/{rule_id}")
         self._revisions[rule_id] = found["revision"]
         await self._ask("POST", "/v1/rules/publish", {"rule_ids": [rule_id]})
         self.n_rules += 1

@@ -158,7 +158,7 @@ def kill_now_and_then(
             before = acknowledged()
             if killed["worker"] <= killed["server"]:
                 with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-                    rng.choice(_workers(parent)).kill()
+                    rng.choice(workers_of(parent)).kill()
                     killed["worker"] += 1
                 continue
             server = EmbeddedServer(server_folder, fsync="always")
@@ -169,9 +169,14 @@ def kill_now_and_then(
             servers.enter_context(server)
 
 
-def _workers(parent: psutil.Process) -> list[psutil.Process]:
-    """Return the processes that answer, without the interpreter's own helper."""
-    return [one for one in parent.children() if "resource_tracker" not in " ".join(one.cmdline())]
+def workers_of(parent: psutil.Process) -> list[psutil.Process]:
+    """Return the processes of a service that answer, without the interpreter's own helper."""
+    found = []
+    for one in parent.children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just been killed
+            if "resource_tracker" not in " ".join(one.cmdline()):
+                found.append(one)
+    return found
 
 
 def prove(folder: Path, n_events: int, n_writers: int, batch: int = 100) -> Outcome:

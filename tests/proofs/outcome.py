@@ -30,6 +30,9 @@ class Outcome:
     recalls: int = 0
     events_kept: int = 0
     events_withheld: int = 0
+    kills: int = 0
+    broken: int = 0
+    """Requests that were sent again because whoever should answer was killed."""
 
     def wrong(self, kind: str, detail: str) -> None:
         """Count a violation."""
@@ -49,5 +52,8 @@ class Shop:
     outcome: Outcome
     key: str
     public_key: str
+    opt_in: bool = False
+    soon_s: float = 10.0
+    """So soon the shortest snoozes end."""
     kept_ids: set[str] = field(default_factory=set)
     withheld_ids: set[str] = field(default_factory=set)

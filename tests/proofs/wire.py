@@ -24,17 +24,25 @@ class Wire:
         How many; the workers of a service share them out.
     rng : Random
         Chooses.
+    survives : bool
+        Whether a request is sent again when whoever should answer it dies; all that is asked here
+        may be.
     """
 
-    def __init__(self, url: str, connections: int, rng: random.Random) -> None:
+    def __init__(
+        self, url: str, connections: int, rng: random.Random, *, survives: bool = False
+    ) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
         self._host, self._port, self._rng = parts.hostname, parts.port, rng
         self._gate = asyncio.Semaphore(connections)
         self._idle: list[Connection | None] = [None] * connections
+        self._survives = survives
         self.busy = 0
         """How often the service said: not now."""
+        self.broken = 0
+        """How often a connection ended before the answer."""
 
     async def close(self) -> None:
         """Disconnect."""
@@ -64,7 +72,13 @@ class Wire:
         request = "\r\n".join([*lines, "", ""]).encode() + data
         status, found = 0, None
         for attempt in range(PATIENCE):
-            status, found = await self._once(request)
+            try:
+                status, found = await self._once(request)
+            except (OSError, EOFError):
+                if not self._survives:
+                    raise
+                self.broken += 1
+                continue
             if status not in BUSY:
                 return status, found
             self.busy += 1

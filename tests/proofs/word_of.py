@@ -46,6 +46,7 @@ class Word:
 
     name: str
     is_user: bool
+    opt_in: bool = False
     hidden_items: set[str] = field(default_factory=set)
     hidden_brands: set[str] = field(default_factory=set)
     hidden_categories: set[str] = field(default_factory=set)
@@ -73,8 +74,9 @@ class Word:
 
     @property
     def allows(self) -> bool:
-        """Whether a profile may be used and kept: the site lets people opt out."""
-        return self.personalization and self.consent["profiling"] is not False
+        """Whether a profile may be used and kept; who was never asked: as the site says."""
+        said = self.consent["profiling"]
+        return self.personalization and (not self.opt_in if said is None else said)
 
     @property
     def has_history(self) -> bool:
