@@ -182,7 +182,9 @@ async def patch_preferences(
 ) -> dict[str, Any]:
     """Merge a patch into the choices (RFC 7396), in the user's name.
 
-    `consent.source` says where the user said so; it stands beside the key's name.
+    `consent.source` says where the user said so; it stands beside the key's name. With `consent.at`
+    a consent that was given earlier, elsewhere, is brought here: it changes nothing that the user
+    said since.
     """
     return await _patch(request, response, worker, whose, told)
 
@@ -250,9 +252,12 @@ async def _patch(
     caller, source = asking(request), whose.source
     refuses = caller.kind == "customer" and read_headers(request.scope).opted_out
     said = patch.consent
+    if said is not None and caller.kind != "server":
+        given = [name for name in ("source", "at") if getattr(said, name) is not None]
+        if given:
+            errors = (FieldError(f"#/consent/{name}", "is for backends") for name in given)
+            raise InvalidRequestError(*errors)
     if said is not None and said.source is not None:
-        if caller.kind != "server":
-            raise InvalidRequestError(FieldError("#/consent/source", "is for backends"))
         source = f"{source}/{said.source}"
     if refuses and said is not None and said.profiling:
         words = "cannot be given while the browser sends Sec-GPC: 1, which refuses it"

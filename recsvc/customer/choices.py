@@ -91,7 +91,12 @@ def changed(
     after = preferences.model_copy(update=parts)
     if "consent" not in named:
         return after
-    return consented(after, _consents(patch), now, source)
+    said_at = None if patch.consent is None else patch.consent.at
+    if said_at is None:
+        return consented(after, _consents(patch), now, source)
+    for purpose, allowed in _consents(patch).items():
+        after = heard(after, purpose, allowed, said_at, source)
+    return after
 
 
 def consented(
@@ -135,9 +140,9 @@ def consented(
 
 
 def heard(
-    preferences: Preferences, purpose: Purpose, allowed: bool, at: datetime, source: str
+    preferences: Preferences, purpose: Purpose, allowed: bool | None, at: datetime, source: str
 ) -> Preferences:
-    """Return preferences after a consent that came with an event, perhaps late or once more.
+    """Return preferences after a consent that is reported, perhaps late or once more.
 
     What was said before the last change of the purpose changes nothing. Of refusals clocks may
     differ by `MAX_CLOCK_SKEW_S`: rather one too many than one too few.
@@ -148,8 +153,8 @@ def heard(
         As they were.
     purpose : str
         What for.
-    allowed : bool
-        What was said.
+    allowed : bool or None
+        What was said; ``None`` takes the answer back.
     at : datetime
         When it was said, by the clock of whoever reports it.
     source : str
@@ -157,7 +162,7 @@ def heard(
     """
     known = [change for change in preferences.consent_changes if change.purpose == purpose]
     if known and at < known[-1].at:
-        skew = timedelta(seconds=0 if allowed else MAX_CLOCK_SKEW_S)
+        skew = timedelta(seconds=MAX_CLOCK_SKEW_S if allowed is False else 0)
         once_more = any(
             change.source == source and abs(change.at - at) <= skew
             for change in known

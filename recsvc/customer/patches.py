@@ -128,6 +128,13 @@ class ConsentPatch(Frozen):
             description="where they said so, such as the name of a form; from backends only",
         ),
     ] = None
+    at: Annotated[
+        Timestamp | None,
+        Field(
+            description="when they said so, if that was before now; what they said since stays;"
+            " from backends only"
+        ),
+    ] = None
 
 
 class PreferencesPatch(Frozen):
@@ -234,6 +241,8 @@ def _bad_times(patch: PreferencesPatch, now: datetime) -> list[FieldError]:
             errors.append(FieldError(pointer, "lies in the past"))
         elif until > now + MAX_AHEAD:
             errors.append(FieldError(pointer, "lies more than ten years ahead"))
+    if patch.consent is not None and patch.consent.at is not None and patch.consent.at > now:
+        errors.append(FieldError(pointer_to("consent", "at"), "lies in the future"))
     return errors
 
 

@@ -18,7 +18,7 @@ from feature_store.schema import format_time
 from recsvc.commands.importing import FileOptions, event_options, run_import_events
 from recsvc.settings import Settings
 from tests.proofs.searching import Needles, search_folder, search_server
-from tests.recsvc.api.service import Service, event, running_shop
+from tests.recsvc.api.service import Service, assert_problem, event, running_shop
 
 RECALLED, OTHER = "i00051", "i00052"
 LONG_AGO = "2026-01-01T10:00:00Z"
@@ -126,6 +126,27 @@ def test_a_file_ends_the_consent_to_mail_as_live_events_do(
     assert [one["by"] for one in history] == ["import"]
     nothing = backend.get(f"/v1/users/{gone}/export").json()["sections"]
     assert {name for name, one in nothing.items() if one["count"]} == {"forgotten"}
+
+
+def test_a_consent_from_elsewhere_keeps_its_time_and_outdoes_nothing_newer(
+    backend: httpx.Client,
+) -> None:
+    """As a shop brings them that begins with this service, before it brings purchases."""
+    user = somebody("moved")
+    path = f"/v1/users/{user}/preferences"
+    old = {"email_marketing": True, "profiling": True, "at": LONG_AGO, "source": "old shop"}
+    for _ in range(2):
+        assert backend.patch(path, json={"consent": old}).status_code == 200
+        assert mail_of(backend, user) == (True, [(True, "key:all/old shop", LONG_AGO)])
+    backend.post("/v1/events", json=of_mail(user, at="2026-02-01T00:00:00Z")).raise_for_status()
+    after = backend.patch(path, json={"consent": old}).json()["consent"]
+    assert (after["email_marketing"], after["profiling"]) == (False, True)
+    backend.patch(path, json={"consent": {"profiling": False}}).raise_for_status()
+    newer = old | {"profiling": True, "at": "2026-03-01T00:00:00Z"}
+    after = backend.patch(path, json={"consent": newer}).json()["consent"]
+    assert (after["email_marketing"], after["profiling"]) == (True, False)
+    ahead = {"consent": {"profiling": True, "at": "2099-01-01T00:00:00Z"}}
+    assert_problem(backend.patch(path, json=ahead), 422, "#/consent/at")
 
 
 def test_mail_is_refused_by_every_live_door(backend: httpx.Client) -> None:
