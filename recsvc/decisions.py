@@ -89,7 +89,7 @@ class DecisionRecorder:
         self._sample = sample
         self._lines: list[bytes] = []
         self._lines_from_ms = 0
-        self._sampled: list[Noted] = []
+        self._later: list[Noted] = []
         self._waiting_bytes = 0
         outcomes = metrics.decisions.labels
         self._recorded, self._failed, self._dropped = map(
@@ -100,15 +100,16 @@ class DecisionRecorder:
         """Take an answer to be recorded."""
         if self._waiting_bytes > MAX_WAITING_BYTES:
             self._dropped.inc()
-        elif random.random() < self._sample:
-            self._sampled.append(noted)
+            return
+        line = None if random.random() < self._sample else _line_if_any(noted)
+        if line is None:
+            self._later.append(noted)
             self._waiting_bytes += _bytes_of(noted)
-        else:
-            line = line_of(noted)
-            if not self._lines:
-                self._lines_from_ms = noted.at_ms
-            self._lines.append(line)
-            self._waiting_bytes += len(line)
+            return
+        if not self._lines:
+            self._lines_from_ms = noted.at_ms
+        self._lines.append(line)
+        self._waiting_bytes += len(line)
 
     async def flush(self) -> None:
         """Record what waits now; other processes can read it when this returns.
@@ -116,9 +117,9 @@ class DecisionRecorder:
         What is taken is written before others get the event loop: so a second caller finds written
         what a first one took, and a cancelled one loses nothing.
         """
-        while self._lines or self._sampled:
-            if self._sampled:
-                noted = self._sampled.pop()
+        while self._lines or self._later:
+            if self._later:
+                noted = self._later.pop()
                 self._waiting_bytes -= _bytes_of(noted)
                 self._write([line_of(noted, whole=True)], noted.at_ms)
             if self._lines:
@@ -154,6 +155,17 @@ class DecisionRecorder:
             record = await asyncio.to_thread(self.log.find, recommendation_id, at_ms)
             if record is not None:
                 return record
+        return None
+
+
+def _line_if_any(noted: Noted) -> bytes | None:
+    """Return an answer's line, or ``None`` if it cannot be made: the answer goes out all the same.
+
+    `DecisionRecorder.flush` meets the error again, and its caller reports it.
+    """
+    try:
+        return line_of(noted)
+    except Exception:  # noqa: BLE001
         return None
 
 
@@ -217,8 +229,8 @@ def _history(response: Response) -> list[npt.NDArray[Any]]:
     if len(weights) > HISTORY:
         top = weights.argpartition(-HISTORY)[-HISTORY:]
         rows, weights, bought = rows[top], weights[top], bought[top]
-    # What is written must lie in memory without gaps.
-    return [np.ascontiguousarray(rows), weights.round(4), np.ascontiguousarray(bought)]
+    # What is written must lie in memory without gaps; whoever reads it rounds.
+    return [np.ascontiguousarray(column) for column in (rows, weights, bought)]
 
 
 def decision_of(record: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
@@ -251,7 +263,7 @@ def decision_of(record: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
         ],
         "rules": _used(rules, rules),
         "history": [
-            {"item_id": catalogue.item_id(row), "weight": weight, "bought": bought}
+            {"item_id": catalogue.item_id(row), "weight": round(weight, 4), "bought": bought}
             for row, weight, bought in history
         ],
         "removed": record.get("removed", []),
