@@ -113,6 +113,7 @@ def test_answers_counted_in_plain_numbers_are_what_the_library_would_have_observ
     for one in seconds:
         plain.observe(one)
     expected = [line for line in generate_latest(registry).decode().splitlines() if line[0] != "#"]
+    lines: list[str] = []
     for _ in range(2):
         # Whoever looks twice finds the same.
         lines = metrics.exposition().decode().splitlines()
