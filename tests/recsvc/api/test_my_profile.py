@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,8 +14,6 @@ from tests.recsvc.api.departments import (
     SECRET,
     Customer,
     N,
-    browsers,
-    department_shop,
     everywhere,
     fresh,
     user_path,
@@ -25,26 +22,6 @@ from tests.recsvc.api.service import Service, assert_problem, event, ids_of
 from tests.recsvc.shop import item_ids
 
 PROFILE = "/v1/me/profile"
-
-
-@pytest.fixture(scope="module")
-def shop(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Service, EmbeddedServer]]:
-    with department_shop(tmp_path_factory.mktemp("profiles")) as both:
-        yield both
-
-
-@pytest.fixture(scope="module")
-def backend(shop: tuple[Service, EmbeddedServer]) -> Iterator[httpx.Client]:
-    with shop[0].client() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def customer(shop: tuple[Service, EmbeddedServer]) -> Iterator[Customer]:
-    with browsers(*shop) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,11 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from feature_store.embedded import EmbeddedServer
 from tests.recsvc.api.browser import page_of, public_key, put
 from tests.recsvc.api.departments import (
     Customer,
@@ -18,30 +16,10 @@ from tests.recsvc.api.departments import (
     fresh,
     user_path,
 )
-from tests.recsvc.api.service import Service, assert_problem, event, ids_of
+from tests.recsvc.api.service import assert_problem, event, ids_of
 
 QUESTIONS = "/v1/me/questions"
 RECS = "/v1/recommendations"
-
-
-@pytest.fixture(scope="module")
-def shop(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Service, EmbeddedServer]]:
-    with department_shop(tmp_path_factory.mktemp("questions")) as both:
-        yield both
-
-
-@pytest.fixture(scope="module")
-def backend(shop: tuple[Service, EmbeddedServer]) -> Iterator[httpx.Client]:
-    with shop[0].client() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def customer(shop: tuple[Service, EmbeddedServer]) -> Iterator[Customer]:
-    with browsers(*shop) as made:
-        yield made
 
 
 def asked(client: httpx.Client, **params: Any) -> Any:
