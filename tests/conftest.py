@@ -1,6 +1,7 @@
 """Shared by all tests: one thread for arithmetic, no settings of this machine, patience."""
 
 import os
+from pathlib import Path
 
 # Before numpy, FAISS and implicit are imported: more threads than cores make small tests slow.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -17,6 +18,12 @@ os.environ |= {
     "RECSVC_MAX_LOOP_LAG_MS": "60000",
     "RECSVC_RECALL_LEASE_S": "60",
 }
+
+# Containers often forbid bytecode. Then each of the hundred processes that the tests start would
+# compile 1,300 modules, which is most of what its start costs; so it is kept, but not in the tree.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    _folder = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(_folder))
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
