@@ -294,8 +294,9 @@ class PersonExport:
         at = {"at": time_of(record["at"] / 1000)}
         catalogue = self._sources.catalogue
         decision = {**at, **decision_of(record, catalogue)}
-        for item in decision["items"]:
-            item.update(title_of(catalogue, item["item_id"]))
+        decision["items"] = [
+            title_of(catalogue, item["item_id"]) | item for item in decision["items"]
+        ]
         if self._whole:
             return {**decision, "answer": record["answer"]}
         shown = [

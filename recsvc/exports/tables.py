@@ -12,7 +12,11 @@ from recsvc.exports.sections import Section
 FOLDED = frozenset({"answer", "candidates", "removed", "history", "rules"})
 """What few will read: it is there, and folded away."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
-_VALUED = {"type": "export_values", "purpose": "export_fields"}
+_VALUED = {
+    "type": "export_values",
+    "purpose": "export_fields",
+    "reason": "reasons_unnamed",
+}
 """Fields whose values have words, and where these are."""
 
 

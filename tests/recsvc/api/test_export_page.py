@@ -114,6 +114,7 @@ def test_it_comes_in_the_form_and_language_that_is_asked_for(
         assert told.text("export_values.purchase") in page.text
         assert told.text("export_fields.order_id") in page.text
         assert "Item 3 of Brand 3" in page.text
+        assert told.text("reasons_unnamed.buy_again") in page.text
         assert page.text.rstrip().endswith(told.text("export.end"))
 
 
