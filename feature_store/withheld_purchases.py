@@ -52,7 +52,7 @@ class WithheldPurchases:
     async def waiting(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Return epoch, place and body of the lines that may not be in the archive yet."""
         try:
-            async with self._redis.pipeline(transaction=True) as pipeline:
+            async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.get(keys.EPOCH)
                 pipeline.xrange(keys.WITHHELD)
                 epoch, entries = await pipeline.execute()

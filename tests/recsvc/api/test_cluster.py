@@ -1,6 +1,7 @@
 """The service on a Redis Cluster: a node that dies costs answers their persons, not themselves."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,29 @@ def users_by_node(cluster: Cluster) -> list[str]:
 def asked(client: httpx.Client, user: str) -> httpx.Response:
     params: dict[str, str | int] = {"placement": "buy_again", "user_id": user, "limit": 1}
     return client.get(RECS, params=params)
+
+
+def test_purchases_that_may_not_be_stored_are_counted_on_a_cluster(
+    both: tuple[Service, Cluster],
+) -> None:
+    """The people, and the count, are on different nodes."""
+    service, cluster = both
+    with service.client() as client:
+        for user in users_by_node(cluster):
+            refused = {"consent": {"profiling": False}}
+            path = f"/v1/users/{user}/preferences"
+            client.patch(path, json=refused).raise_for_status()
+            stored = client.post("/v1/events", json=event(user, "i00055", quantity=2))
+            assert stored.json()["withheld"] == 1
+            client.patch(path, json={"consent": {"profiling": None}}).raise_for_status()
+        recall = {"item_ids": ["i00055"], "reason": "glass"}
+        client.put("/v1/recalls/counted", json=recall).raise_for_status()
+        missing = {"withheld_purchases": N_NODES, "withheld_quantity": 2 * N_NODES}
+        answer = client.get("/v1/recalls/counted/customers")
+        assert [json.loads(line) for line in answer.text.splitlines()] == [
+            {"item_id": "i00055", **missing}
+        ]
+        client.delete("/v1/recalls/counted").raise_for_status()
 
 
 def test_a_dead_node_gives_degraded_answers_and_no_errors(both: tuple[Service, Cluster]) -> None:
