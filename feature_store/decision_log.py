@@ -53,6 +53,7 @@ SCHEMA: dict[str, pl.DataType] = {
 """Columns of the Parquet files; ``record`` is the whole record as JSON."""
 
 Record = dict[str, Any]
+WillRemove = Callable[[Path, Counter[str]], None]
 ErasedAt = Callable[[str], int]
 """Gives the time of a person's erasure in milliseconds since 1970; 0 for everybody else."""
 
@@ -282,31 +283,26 @@ class DecisionLog:
         ]
         return pl.scan_parquet(paths) if paths else pl.LazyFrame(schema=SCHEMA)
 
-    def forget(self, erased_at: ErasedAt) -> Counter[str]:
+    def forget(self, erased_at: ErasedAt, will_remove: WillRemove | None = None) -> Counter[str]:
         """Remove the records of erased people from the sealed files.
-
-        Those that are not sealed are left out when they are.
 
         Parameters
         ----------
         erased_at : callable
             Says who was erased; their records of before, and of the minute after, go.
-
-        Returns
-        -------
-        Counter of str
-            How many of each person.
+        will_remove : callable, optional
+            Is told of each file, before it is changed, how many of whom go.
         """
         removed: Counter[str] = Counter()
         with self._changing():
             for partial in self.folder.glob("date=*/.*.partial"):
                 partial.unlink()
             for path in sorted(self.folder.glob("date=*/*.parquet")):
-                removed += _forget(path, erased_at)
+                removed += _forget(path, erased_at, will_remove)
         return removed
 
 
-def _forget(path: Path, erased_at: ErasedAt) -> Counter[str]:
+def _forget(path: Path, erased_at: ErasedAt, will_remove: WillRemove | None) -> Counter[str]:
     """Remove the records of erased people from a file; return how many of each."""
     people = pl.read_parquet(path, columns=["person"])["person"].unique().drop_nulls()
     erased = {person: at_ms for person in people if (at_ms := erased_at(person))}
@@ -318,12 +314,15 @@ def _forget(path: Path, erased_at: ErasedAt) -> Counter[str]:
     gone, kept = frame.filter(old)["person"], frame.filter(~old)
     if gone.is_empty():
         return Counter()
+    counts = Counter(gone.to_list())
+    if will_remove is not None:
+        will_remove(path, counts)
     partial = path.with_name(f".{path.name}.partial")
     kept.write_parquet(partial, compression="zstd", statistics=True)
     sync_file(partial)
     partial.rename(path)
     sync_folder(path.parent)
-    return Counter(gone.to_list())
+    return counts
 
 
 def _kept(records: list[Record], erased_at: ErasedAt | None) -> list[Record]:

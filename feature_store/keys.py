@@ -16,10 +16,12 @@ key                            type    lives       holds (written by)
 ``{forgotten}:salt``           string  for ever    salt of these digests (``forgotten``)
 ``{forgotten}:jobs``           hash    a job       erasures that are not finished (``erasures``)
 ``{forgotten}:receipts``       hash    for ever    receipts of erasures, naming nobody
+``{forgotten}:folders``        hash    for ever    folder → when a worker spoke of it, its machine
+``{forgotten}:cleared``        hash    a job       erasure and folder → what is gone from there
 ``c:{forgotten}``              stream  archived    changes of receipts, as JSON (``erasures``)
 ``d:{sNN}:DAY:PERSON``         hash    3 days      digest of event id → digest of body; ``ahead``
 ``l:{sNN}:PERSON``             string  for ever    the user that a visitor became (``merging``)
-``m:{sNN}:PERSON``             hash    for ever    journal: visitor → when sealed, ``?`` before, ``x`` erased
+``m:{sNN}:PERSON``             hash    for ever    journal: visitor → when sealed; ``?``, ``x``
 ``q:{sNN}:MINUTE:PERSON``      string  2 minutes   events by public keys (``quota``)
 ``i:{sNN}:IMPORT``             set     7 days      persons to whom an import was added already
 ``e:{sNN}``                    stream  archived    accepted events, as JSON
@@ -70,6 +72,8 @@ SITE_CHANNEL = "{site}:changed"
 FORGOTTEN_SALT = "{forgotten}:salt"
 ERASURE_JOBS = "{forgotten}:jobs"
 ERASURE_RECEIPTS = "{forgotten}:receipts"
+ERASURE_FOLDERS = "{forgotten}:folders"
+ERASURE_CLEARED = "{forgotten}:cleared"
 FORGOTTEN_CHANGES = "c:{forgotten}"
 WITHHELD = "c:{withheld}"
 CHANGE_STREAMS = (KEY_CHANGES, SITE_CHANGES, FORGOTTEN_CHANGES, WITHHELD)

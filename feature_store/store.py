@@ -21,6 +21,7 @@ from feature_store.consents import refusing
 from feature_store.documents import DocumentStore, read_head
 from feature_store.errors import StoreUnavailableError
 from feature_store.forgetting.erasures import Erasures
+from feature_store.forgetting.folders import Folders
 from feature_store.forgetting.server import Forgetting
 from feature_store.holdings.server import HoldingsReader
 from feature_store.import_writer import ImportWriter
@@ -111,6 +112,7 @@ class Store:
         self.catalogue = RowStore(self._redis)
         self.forgetting = Forgetting(self._redis)
         self.erasures = Erasures(self._redis, self.forgetting)
+        self.folders = Folders(self._redis)
         self.merger = Merger(self._redis, self.forgetting)
         self.streams = StreamStore(self._redis)
         room = StreamRoom(self.streams, max_waiting_events)

@@ -116,6 +116,7 @@ class Worker:
         erasing = Erasing(
             self.settings, self.store, self._remembered, self.metrics, self._archiver.holder
         )
+        await erasing.catch_up()
         self._tasks = [
             asyncio.create_task(self._every(LOOK_FOR_ERASURES_S, erasing.look)),
             asyncio.create_task(self._every(LOOK_FOR_ERASURES_S, erasing.work)),

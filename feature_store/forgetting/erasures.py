@@ -7,6 +7,7 @@ receipt names nobody, and is for ever.
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from feature_store import keys
 from feature_store.errors import ConflictError, StoreUnavailableError
 from feature_store.forgetting.deliveries import Deliveries, add_erasures
 from feature_store.forgetting.server import Forgetting, forgotten_entry
-from feature_store.forgetting.server_files import Outcome, rewrite_files
+from feature_store.forgetting.server_files import reset_logs, rewrite_files
 from feature_store.schema import format_time
 
 NAME = "forgotten"
@@ -65,8 +66,8 @@ class Job:
         Who is erased (``schema.person_of``); nobody once the files are done.
     at_ms : int
         When the server forgot them, in milliseconds since 1970.
-    erased : dict of str to int
-        What was removed, by kind.
+    counted : dict of str to dict of str to int
+        What was removed, by kind, of each person on the server, and from each folder.
     stage : str
         What is to be done next.
     error : str or None
@@ -78,16 +79,26 @@ class Job:
     by: str
     people: tuple[str, ...]
     at_ms: int = 0
-    erased: dict[str, int] = field(default_factory=dict)
+    counted: dict[str, dict[str, int]] = field(default_factory=dict)
     stage: Stage = "server"
     error: str | None = None
 
-    def with_counts(self, counts: Mapping[str, int]) -> "Job":
-        """Return the job with more that was removed."""
-        both = dict(self.erased)
-        for name, count in counts.items():
-            both[name] = both.get(name, 0) + count
-        return replace(self, erased=both)
+    @property
+    def erased(self) -> dict[str, int]:
+        """What was removed, by kind."""
+        total: Counter[str] = Counter()
+        for counts in self.counted.values():
+            total.update(counts)
+        return dict(total)
+
+    def with_counts(self, where: str, counts: Mapping[str, int]) -> "Job":
+        """Return the job with what is about to be removed somewhere.
+
+        Whoever was killed in the middle begins again, and finds less: the larger number counts.
+        """
+        known = self.counted.get(where, {})
+        largest = {one: max(known.get(one, 0), counts.get(one, 0)) for one in {*known, *counts}}
+        return replace(self, counted={**self.counted, where: largest})
 
 
 Receipt = dict[str, Any]
@@ -153,10 +164,18 @@ class Erasures:
         """Do the first part of a job: make the server forget; return the job as it is then."""
         people: dict[str, None] = {}
         asked = job.people
+
+        async def count(one: str, counts: Mapping[str, int]) -> None:
+            nonlocal job
+            counted = job.with_counts(one, counts)
+            if counted != job:
+                job = counted
+                await self.update(job)
+
         for person in asked:
-            erased = await self._forgetting.erase(person, job.by, note=True)
+            erased = await self._forgetting.erase(person, job.by, note=True, will_remove=count)
             people |= dict.fromkeys(erased.people)
-            job = replace(job.with_counts(erased.counts), at_ms=max(job.at_ms, erased.at_ms))
+            job = replace(job, at_ms=max(job.at_ms, erased.at_ms))
         job = replace(job, people=tuple(people), stage="files")
         entries = await self.entries(job)
         try:
@@ -267,9 +286,18 @@ class Erasures:
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"the erasure is not noted: {error}") from error
 
-    async def rewrite_files(self) -> Outcome:
-        """Have the server write its files anew (`server_files.rewrite_files`)."""
-        return await rewrite_files(self._redis)
+    async def rewrite_files(self) -> dict[str, str]:
+        """Have the server write its files anew, and forget the commands that it remembers.
+
+        Returns
+        -------
+        dict of str to str
+            ``server_files`` and ``server_logs`` of a receipt.
+        """
+        return {
+            "server_files": await rewrite_files(self._redis),
+            "server_logs": await reset_logs(self._redis),
+        }
 
     async def replay(self, changes: Iterable[Mapping[str, Any]]) -> int:
         """Teach an emptied server the receipts; return how many.
@@ -283,10 +311,10 @@ class Erasures:
             value = orjson.dumps(receipt, option=orjson.OPT_SORT_KEYS)
             await self._redis.hset(keys.ERASURE_RECEIPTS, erasure_id, value)
         # A server that was emptied, and not lost, still has the names in its files.
-        outcome = await self.rewrite_files() if unfinished else None
+        outcome = await self.rewrite_files() if unfinished else {}
         for receipt in unfinished:
             done = {"state": "done", "finished_at": format_time(datetime.now(UTC))}
-            await self._write(receipt | done | {"server_files": outcome}, None)
+            await self._write(receipt | done | outcome, None)
         return len(newest)
 
 
@@ -303,6 +331,8 @@ def _begun(job: Job, data_dir: Path) -> Receipt:
         "delivered": [asdict(one) for one in delivered if one.kind != "backup"],
         "backups": [asdict(one) | {"told": False} for one in delivered if one.kind == "backup"],
         "server_files": None,
+        "server_logs": None,
+        "machines": [],
         "error": None,
     }
 

@@ -4,9 +4,10 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from feature_store import impressions, keys
-from feature_store.forgetting.guards import Guard
+from feature_store.forgetting.guards import Guard, Salts
 from feature_store.links import Link, read_link
 from feature_store.person_values import Value
 from feature_store.state import unpack
@@ -111,3 +112,49 @@ def newest_ms(read: Mapping[str, bytes | None]) -> int:
     newest_ms = 1000 * last_s + (999 if last_s > time.time() else 0)
     shown = impressions.unpack(read["impressions"])
     return max(newest_ms, int(shown.hours.max(initial=0)) * impressions.HOUR_S * 1000)
+
+
+async def read_held(
+    redis: Any, salts: Salts, person: str, floor_ms: int = 0, *, erase: bool
+) -> Held:
+    """Read all that is forgotten of a person.
+
+    Parameters
+    ----------
+    redis : Redis
+        The client of the process.
+    salts : Salts
+        With which the process knows who is forgotten.
+    person : str
+        ``schema.person_of``.
+    floor_ms : int
+        Events of this time are forgotten in any case.
+    erase : bool
+        Whether everything is forgotten, or the taste alone.
+    """
+    names = names_of(person, erase=erase)
+    days = days_of(person)
+    while True:
+        used = salts.value
+        guard = Guard(salts, person)
+        async with redis.pipeline(transaction=False) as pipeline:
+            pipeline.get(keys.FORGOTTEN_SALT)
+            pipeline.mget(list(names.values()))
+            for day in days:
+                pipeline.hlen(day)
+                pipeline.hget(day, AHEAD)
+            pipeline.hgetall(keys.merges(person))
+            guard.ask(pipeline)
+            salt, values, *answers = await pipeline.execute()
+        if salts.learn(salt, used):
+            break
+    found = iter(answers)
+    ids = [(next(found), next(found)) for _ in days]
+    journal = {
+        name.decode("utf-8", "surrogatepass"): joined for name, joined in next(found).items()
+    }
+    guard.take(found)
+    ahead = max((int(value) for _, value in ids if value), default=0)
+    read = dict(zip(names, values, strict=True))
+    until_ms = max(floor_ms, ahead, newest_ms(read))
+    return Held(person, guard, names, read, [count for count, _ in ids], journal, until_ms, erase)

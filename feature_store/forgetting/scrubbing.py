@@ -48,7 +48,16 @@ Counts = Counter[tuple[str, str]]
 """How many of each kind are gone of each person."""
 
 
-def scrub(data_dir: Path, erased_at: ErasedAt, progress: Progress = silent) -> Counts:
+WillRemove = Callable[[str, Mapping[tuple[str, str], int]], None]
+"""Is told, before anything is removed from a file, which file, and how many of what of whom."""
+
+
+def scrub(
+    data_dir: Path,
+    erased_at: ErasedAt,
+    progress: Progress = silent,
+    will_remove: WillRemove = lambda *_: None,
+) -> Counts:
     """Remove erased people from all files; hold ``EventLog.importing()`` around it.
 
     Parameters
@@ -59,6 +68,8 @@ def scrub(data_dir: Path, erased_at: ErasedAt, progress: Progress = silent) -> C
         Says who is erased, and when they were.
     progress : Progress
         Is told how far it is.
+    will_remove : callable
+        Is told of each file before it is changed.
 
     Returns
     -------
@@ -68,16 +79,20 @@ def scrub(data_dir: Path, erased_at: ErasedAt, progress: Progress = silent) -> C
     """
     log = EventLog(data_dir)
     _remove_remains(data_dir, log)
-    counts = _scrub_events(log, erased_at, progress)
+    counts = _scrub_events(log, erased_at, progress, will_remove)
     # Before the changes, which alone know what else the people were called.
     others_names = _external_ids(ChangeLog(data_dir), erased_at)
     for path in _rejects_files(log.imports):
-        counts += _scrub_rejects(path, erased_at, others_names)
-    counts += _scrub_changes(ChangeLog(data_dir), erased_at)
+        counts += _scrub_rejects(path, erased_at, others_names, will_remove)
+    counts += _scrub_changes(ChangeLog(data_dir), erased_at, will_remove)
     records = DecisionLog(data_dir / "decisions")
     if records.folder.is_dir():
         records.seal()
-        decisions = records.forget(erased_at)
+
+        def tell(path: Path, gone: Mapping[str, int]) -> None:
+            will_remove(path.name, {("decisions", one): count for one, count in gone.items()})
+
+        decisions = records.forget(erased_at, tell)
         counts += Counter({("decisions", person): count for person, count in decisions.items()})
     _scrub_examples(data_dir / "demo.json", erased_at)
     return counts
@@ -155,19 +170,23 @@ def arrived_ms(name: str) -> int | None:
 # --- the event log --------------------------------------------------------------------------------
 
 
-def _scrub_events(log: EventLog, erased_at: ErasedAt, progress: Progress) -> Counts:
+def _scrub_events(
+    log: EventLog, erased_at: ErasedAt, progress: Progress, will_remove: WillRemove
+) -> Counts:
     with log.committing():
         pass  # what was committed is in its place; nobody else commits while we hold the log
     files = [*sorted(log.events.glob("date=*/*.parquet")), *log.imports.rglob("date=*/*.parquet")]
     counts: Counts = Counter()
     for done, path in enumerate(files):
         progress("event log", done, len(files))
-        counts += _scrub_events_file(log, path, erased_at)
+        counts += _scrub_events_file(log, path, erased_at, will_remove)
     progress("event log", len(files), len(files))
     return counts
 
 
-def _scrub_events_file(log: EventLog, path: Path, erased_at: ErasedAt) -> Counts:
+def _scrub_events_file(
+    log: EventLog, path: Path, erased_at: ErasedAt, will_remove: WillRemove
+) -> Counts:
     named = pl.read_parquet(path, columns=_PERSON_COLUMNS, hive_partitioning=False)
     users = _erased(named["user_id"], "u:", erased_at)
     visitors = _erased(named["anonymous_id"], "a:", erased_at)
@@ -184,12 +203,14 @@ def _scrub_events_file(log: EventLog, path: Path, erased_at: ErasedAt) -> Counts
     if not gone.any() and not blank.any():
         return Counter()
     hidden = pl.when(~blank).then(pl.col("anonymous_id")).alias("anonymous_id")
-    _replace(log, path, events.with_columns(hidden).filter(~gone))
-    return (
+    counts = (
         _counted("archived_events", "u:", events["user_id"].filter(old_user))
         + _counted("archived_events", "a:", events["anonymous_id"].filter(old_visitor & alone))
         + _counted("events_of_others", "a:", events["anonymous_id"].filter(blank))
     )
+    will_remove(f"{path.parent.name}/{path.name}", counts)
+    _replace(log, path, events.with_columns(hidden).filter(~gone))
+    return counts
 
 
 def _counted(kind: str, prefix: str, ids: pl.Series) -> Counts:
@@ -229,7 +250,7 @@ def _replace(log: EventLog, path: Path, frame: pl.DataFrame) -> None:
 # --- the change log -------------------------------------------------------------------------------
 
 
-def _scrub_changes(changes: ChangeLog, erased_at: ErasedAt) -> Counts:
+def _scrub_changes(changes: ChangeLog, erased_at: ErasedAt, will_remove: WillRemove) -> Counts:
     counts: Counts = Counter()
     for path in changes.files(PEOPLE):
         kept, gone = [], Counter[tuple[str, str]]()
@@ -241,6 +262,7 @@ def _scrub_changes(changes: ChangeLog, erased_at: ErasedAt) -> Counts:
                 kept.append(line)
         if gone:
             counts += gone
+            will_remove(path.name, gone)
             write_atomically(path, b"".join(kept))
     return counts
 
@@ -291,7 +313,9 @@ def _external_ids(changes: ChangeLog, erased_at: ErasedAt) -> dict[str, str]:
     return found
 
 
-def _scrub_rejects(path: Path, erased_at: ErasedAt, names: Mapping[str, str]) -> Counts:
+def _scrub_rejects(
+    path: Path, erased_at: ErasedAt, names: Mapping[str, str], will_remove: WillRemove
+) -> Counts:
     gone: Counts = Counter()
 
     def is_kept(record: Any) -> bool:
@@ -310,6 +334,7 @@ def _scrub_rejects(path: Path, erased_at: ErasedAt, names: Mapping[str, str]) ->
             csv.writer(text, lineterminator="\n").writerows(rows)
         content = text.getvalue().encode()
     if gone:
+        will_remove(f"{path.parent.name}/{path.name}", gone)
         write_atomically(path, content)
     return gone
 

@@ -10,7 +10,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from feature_store import external_ids, keys, scripts
 from feature_store.errors import ConflictError, OverloadedError, StoreUnavailableError
 from feature_store.forgetting.guards import Guard, Salts
-from feature_store.forgetting.held import AHEAD, Held, days_of, names_of, newest_ms
+from feature_store.forgetting.held import Held, days_of, read_held
 from feature_store.forgetting.ledger import KIND, Cut, Erased, Ledger, read_cut
 from feature_store.forgetting.remains import forget_markers, forget_streams
 from feature_store.links import Link, read_link
@@ -31,6 +31,7 @@ from feature_store.script_runner import ScriptRunner
 
 ATTEMPTS = 50
 _SALT_BYTES = 16
+WillRemove = Callable[[str, Mapping[str, int]], Awaitable[None]]
 
 
 class Forgetting:
@@ -111,7 +112,14 @@ class Forgetting:
         counts = await self._forget_all(person, by, erase=False)
         return counts.total()
 
-    async def erase(self, person: str, by: str, *, note: bool = False) -> Erased:
+    async def erase(
+        self,
+        person: str,
+        by: str,
+        *,
+        note: bool = False,
+        will_remove: WillRemove | None = None,
+    ) -> Erased:
         """Forget everything of a person, and of the visitors who became the person.
 
         What stands in the streams (`forget_streams`), in the markers of imports
@@ -125,6 +133,8 @@ class Forgetting:
             Who asks for it.
         note : bool
             Whether the caller notes who is erased, and calls `leave_journal` then.
+        will_remove : callable, optional
+            Awaited before anything of a person is removed, with how much of each kind there is.
 
         Raises
         ------
@@ -134,14 +144,20 @@ class Forgetting:
             If it is not complete; ask again.
         """
         people: list[str] = []
-        counts = await self._forget_all(person, by, erase=True, people=people)
+        counts = await self._forget_all(person, by, will_remove, erase=True, people=people)
         (guard,) = await self.guards([person])
         if not note:
             await self.leave_journal(person)
         return Erased(tuple(people), guard.cut.erased_ms, dict(counts))
 
     async def _forget_all(
-        self, person: str, by: str, *, erase: bool, people: list[str] | None = None
+        self,
+        person: str,
+        by: str,
+        will_remove: WillRemove | None = None,
+        *,
+        erase: bool,
+        people: list[str] | None = None,
     ) -> Counter[str]:
         """Forget a person and the visitors who became the person; `people` takes them all.
 
@@ -154,7 +170,7 @@ class Forgetting:
         try:
             await self._redis.set(keys.FORGOTTEN_SALT, secrets.token_hex(_SALT_BYTES), nx=True)
             for attempt in range(ATTEMPTS):
-                known = await self._read(person, erase=erase)
+                known = await read_held(self._redis, self.salts, person, erase=erase)
                 if known.link is not None:
                     if await self.has_left(person, known.link, by):
                         continue
@@ -163,6 +179,8 @@ class Forgetting:
                 for visitor, link in () if erase else visitors.items():
                     floor_ms = known.newest_ms
                     counts += await self._forget(visitor, link, by, floor_ms, None, erase=False)
+                if will_remove is not None:
+                    await will_remove(person, known.counts())
                 if await self._write(known, by):
                     break
                 await _pause(attempt)
@@ -171,7 +189,7 @@ class Forgetting:
             counts += known.counts()
             if erase:
                 for visitor, link in (await self._linked(person, known.journal)).items():
-                    counts += await self._leave(visitor, link, by) or Counter()
+                    counts += await self._leave(visitor, link, by, will_remove) or Counter()
             # What happens after this returns is new: it must not have the millisecond of the cut.
             await asyncio.sleep(0.002)
         except (RedisError, OSError) as error:
@@ -195,7 +213,9 @@ class Forgetting:
         """
         return await self._leave(visitor, link, by) is not None
 
-    async def _leave(self, visitor: str, link: Link, by: str) -> Counter[str] | None:
+    async def _leave(
+        self, visitor: str, link: Link, by: str, will_remove: WillRemove | None = None
+    ) -> Counter[str] | None:
         """Forget a visitor of whom the user was erased, up to the very same time.
 
         ``None`` if the visitor is still the user, or again.
@@ -210,7 +230,7 @@ class Forgetting:
         if not is_over:
             return None
         floor_ms, at_ms = guard.cut.before_ms - 1, guard.cut.erased_ms
-        return await self._forget(visitor, link, by, floor_ms, at_ms, erase=True)
+        return await self._forget(visitor, link, by, floor_ms, at_ms, will_remove, erase=True)
 
     async def forget_with(self, visitor: str, link: Link, cut: Cut, by: str) -> None:
         """Forget the taste of a sealed visitor of whom the user's was forgotten meanwhile.
@@ -229,48 +249,28 @@ class Forgetting:
         await self._forget(visitor, link, by, cut.before_ms - 1, cut.erased_ms, erase=False)
 
     async def _forget(
-        self, visitor: str, link: Link, by: str, floor_ms: int, at_ms: int | None, *, erase: bool
+        self,
+        visitor: str,
+        link: Link,
+        by: str,
+        floor_ms: int,
+        at_ms: int | None,
+        will_remove: WillRemove | None = None,
+        *,
+        erase: bool,
     ) -> Counter[str]:
         """Forget a visitor alone, events of the time `floor_ms` too, while the link is the same."""
         for attempt in range(ATTEMPTS):
-            known = await self._read(visitor, floor_ms, erase=erase)
+            known = await read_held(self._redis, self.salts, visitor, floor_ms, erase=erase)
             # Somebody else may have done it; since then the visitor may have signed in again.
             if known.link != link or (erase and known.guard.cut.erased_ms >= (at_ms or 0)):
                 return Counter()
+            if will_remove is not None:
+                await will_remove(visitor, known.counts())
             if await self._write(known, by, at_ms):
                 return known.counts()
             await _pause(attempt)
         raise OverloadedError("the person is written to by too many at once", 1.0)
-
-    async def _read(self, person: str, floor_ms: int = 0, *, erase: bool) -> Held:
-        """Read all that is forgotten."""
-        names = names_of(person, erase=erase)
-        days = days_of(person)
-        while True:
-            used = self.salts.value
-            guard = Guard(self.salts, person)
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.get(keys.FORGOTTEN_SALT)
-                pipeline.mget(list(names.values()))
-                for day in days:
-                    pipeline.hlen(day)
-                    pipeline.hget(day, AHEAD)
-                pipeline.hgetall(keys.merges(person))
-                guard.ask(pipeline)
-                salt, values, *answers = await pipeline.execute()
-            if self.salts.learn(salt, used):
-                break
-        found = iter(answers)
-        ids = [(next(found), next(found)) for _ in days]
-        journal = {
-            name.decode("utf-8", "surrogatepass"): joined for name, joined in next(found).items()
-        }
-        guard.take(found)
-        ahead = max((int(value) for _, value in ids if value), default=0)
-        read = dict(zip(names, values, strict=True))
-        until_ms = max(floor_ms, ahead, newest_ms(read))
-        n_ids = [count for count, _ in ids]
-        return Held(person, guard, names, read, n_ids, journal, until_ms, erase)
 
     async def _write(self, known: Held, by: str, at_ms: int | None = None) -> bool:
         """Forget what was read, up to now or `at_ms`; return whether it was still the same."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any, Literal
 
 from redis.asyncio import Redis
@@ -50,6 +51,44 @@ def _is_forbidden(error: Exception) -> bool:
     """Tell whether a server that somebody else runs for us does not know, or allow, a command."""
     unknown = isinstance(error, ResponseError) and "unknown command" in str(error).lower()
     return unknown or isinstance(error, NoPermissionError)
+
+
+LogOutcome = Literal["reset", "not allowed"]
+_LOGS = (("SLOWLOG", "RESET"), ("ACL", "LOG", "RESET"))
+_MORE_LOGS = ("large-request", "large-reply")
+"""Valkey remembers these commands, too; Redis does not know them."""
+
+
+async def reset_logs(redis: "Redis") -> LogOutcome:
+    """Have the server forget the slow and the refused commands, whose arguments name people.
+
+    Parameters
+    ----------
+    redis : Redis
+        A client of the server or the cluster.
+
+    Returns
+    -------
+    str
+        ``not allowed`` if it does not let us: what it remembers is overwritten in time.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If a server does not answer.
+    """
+    try:
+        for node in await _nodes(redis):
+            for command in _LOGS:
+                await node.execute_command(*command)
+            for kind in _MORE_LOGS:
+                with suppress(ResponseError):
+                    await node.execute_command("COMMANDLOG", "RESET", kind)
+    except (RedisError, OSError) as error:
+        if _is_forbidden(error):
+            return "not allowed"
+        raise StoreUnavailableError(f"the server's logs are not reset: {error}") from error
+    return "reset"
 
 
 async def _nodes(redis: Any) -> list[Any]:

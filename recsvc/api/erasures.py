@@ -37,6 +37,16 @@ class ToldBackup(DeliveredFile):
     told: Annotated[bool, Field(description="whether it says now who must not come back")]
 
 
+class ClearedMachine(Document):
+    """A machine with files of its own."""
+
+    host: Annotated[str | None, Field(description="only for keys with `privacy:admin`")]
+    state: Annotated[
+        Literal["cleared", "away"],
+        Field(description="one that is away does it when it is back, before it serves"),
+    ]
+
+
 class ErasureReceipt(Document):
     """What became of an erasure; it names nobody."""
 
@@ -60,6 +70,16 @@ class ErasureReceipt(Document):
             " runs the server has to)"
         ),
     ]
+    server_logs: Annotated[
+        str | None,
+        Field(
+            description="slow and refused commands, which the server remembers: `reset`, or"
+            " `not allowed`"
+        ),
+    ]
+    machines: Annotated[
+        list[ClearedMachine], Field(description="whose files were searched: one for each folder")
+    ]
     error: Annotated[
         str | None, Field(description="why it is not done yet; only for `privacy:admin`")
     ]
@@ -78,11 +98,15 @@ EXAMPLE: dict[str, Any] = {
         | {"told": True}
     ],
     "server_files": "rewritten",
+    "server_logs": "reset",
+    "machines": [{"host": "web-1", "state": "cleared"}, {"host": "web-2", "state": "away"}],
     "error": None,
 }
-BEGUN = EXAMPLE | {"state": "erasing", "finished_at": None, "server_files": None}
+_NOT_YET = dict.fromkeys(("finished_at", "server_files", "server_logs"))
+BEGUN = EXAMPLE | {"state": "erasing", "machines": []} | _NOT_YET
+_HIDDEN = {"delivered": "path", "backups": "path", "machines": "host"}
 SHOWN = EXAMPLE | {
-    name: [one | {"path": None} for one in EXAMPLE[name]] for name in ("delivered", "backups")
+    name: [one | {inner: None} for one in EXAMPLE[name]] for name, inner in _HIDDEN.items()
 }
 ErasureId = Annotated[
     str,
@@ -221,10 +245,10 @@ async def _erase(request: Request, response: Response, worker: Worker, person: s
 
 
 def _shown(request: Request, receipt: Receipt) -> Receipt:
-    """Return a receipt without what is nobody's business outside: paths of the machine."""
+    """Return a receipt without what is nobody's business outside: paths and machines."""
     if asking(request).kind == "server":
         return receipt
     files = {
-        name: [one | {"path": None} for one in receipt[name]] for name in ("delivered", "backups")
+        name: [one | {inner: None} for one in receipt[name]] for name, inner in _HIDDEN.items()
     }
     return receipt | files | {"error": None}

@@ -121,7 +121,13 @@ def _show(receipt: Receipt) -> None:
         console().print(shown)
     else:
         say("Nothing was known of them. They are noted as erased all the same.")
-    say(f"The server's own files: {receipt['server_files']}. The model: {receipt['model']}.")
+    say(
+        f"The server's own files: {receipt['server_files']}, its logs: {receipt['server_logs']}."
+        f" The model: {receipt['model']}."
+    )
+    for one in receipt["machines"]:
+        if one["state"] == "away":
+            say(f"The machine {one['host']} is away: its files are searched when it is back.")
     for one in receipt["backups"]:
         told = (
             "knows of it" if one["told"] else "cannot be reached: see `recsvc restore --erasures`"

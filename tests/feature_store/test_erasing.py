@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 import pytest
+from redis.exceptions import NoPermissionError
 
 from feature_store import keys
 from feature_store.archiver import Archiver
@@ -22,7 +23,7 @@ from feature_store.embedded import EmbeddedServer
 from feature_store.errors import ConflictError
 from feature_store.event_log import EventLog
 from feature_store.forgetting.erasing import work
-from feature_store.forgetting.server_files import rewrite_files
+from feature_store.forgetting.server_files import reset_logs, rewrite_files
 from feature_store.rebuilding import rebuild
 from feature_store.schema import Event, EventType, ItemId
 from feature_store.store import Store
@@ -200,9 +201,8 @@ async def test_a_pass_that_is_killed_at_any_moment_is_finished_by_the_next(tmp_p
         store = await Store.open(server.url, read_timeout_s=5.0)
         people = named(40)
         await lived(store, tmp_path, people)
-        for one in people:
-            await store.erasures.request(f"u:{one}", "test", tmp_path)
-        asked = json.dumps({"url": server.url, "data_dir": str(tmp_path)}).encode()
+        receipts = [await store.erasures.request(f"u:{one}", "test", tmp_path) for one in people]
+        asked = json.dumps({"url": server.url, "data_dir": str(tmp_path), "leading": True}).encode()
         chance = random.Random(7)
         for _ in range(6):
             # Starting takes about a second, settling two: most are killed in the middle.
@@ -222,6 +222,10 @@ async def test_a_pass_that_is_killed_at_any_moment_is_finished_by_the_next(tmp_p
         assert not await on_server(store, people)
         assert EventLog(tmp_path).count() == 2
         assert DecisionLog(tmp_path / "decisions").scan().collect().is_empty()
+        for one in receipts:
+            receipt = await store.erasures.receipt(one["erasure_id"]) or {}
+            files = {"archived_events": 2, "archived_changes": 1, "decisions": 1}
+            assert receipt["erased"].items() >= files.items()
         await store.close()
 
 
@@ -272,4 +276,27 @@ async def test_the_servers_files_are_written_anew_where_it_keeps_some(tmp_path: 
         await store._redis.config_set("appendonly", "no")
         await store._redis.config_set("save", "")
         assert await rewrite_files(store._redis) == "not kept"
+        await store.close()
+
+
+async def test_the_server_forgets_the_commands_that_it_remembers(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path, fsync="everysec") as server:
+        store = await Store.open(server.url, read_timeout_s=5.0)
+        (gone,) = named()
+        redis: Any = store._redis
+        slow, refused = ("SLOWLOG", "GET", "-1"), ("ACL", "LOG")
+        await redis.config_set("slowlog-log-slower-than", "0")
+        await redis.set("x", gone)
+        await redis.config_set("slowlog-log-slower-than", "-1")
+        await redis.acl_setuser("default", enabled=True, nopass=True, reset_keys=True)
+        with contextlib.suppress(NoPermissionError):
+            await redis.get(gone)
+        await redis.acl_setuser("default", enabled=True, nopass=True, keys=["*"])
+        for command in (slow, refused):
+            assert gone in repr(await redis.execute_command(*command))
+        assert await reset_logs(redis) == "reset"
+        for command in (slow, refused):
+            assert gone not in repr(await redis.execute_command(*command))
+        await redis.acl_setuser("default", enabled=True, nopass=True, commands=["-slowlog"])
+        assert await reset_logs(redis) == "not allowed"
         await store.close()
