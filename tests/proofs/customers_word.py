@@ -161,8 +161,6 @@ async def prove(
             wire = Wire(service.url, CONNECTIONS, rng, survives=kills > 0)
             marketers = Marketers(wire, key, rng)
             shop = Shop(wire, client, backend, marketers, outcome, key, page, opt_in)
-            if kills:
-                shop.soon_s = 20.0  # what is sent again must not have ended before it arrives
             ended = Event()
             killing = asyncio.to_thread(_kill, service, outcome, steps, kills, seed, ended)
             killer = asyncio.create_task(killing)

@@ -1,5 +1,6 @@
 """What the customers of the proof share, and what is counted."""
 
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,7 @@ class Outcome:
         self.violations[kind] += 1
         if self.violations[kind] <= TOLD:
             self.told.append(f"{kind}: {detail[:600]}")
+            sys.stderr.write(f"{self.told[-1]}\n")
 
 
 @dataclass
@@ -53,7 +55,5 @@ class Shop:
     key: str
     public_key: str
     opt_in: bool = False
-    soon_s: float = 10.0
-    """So soon the shortest snoozes end."""
     kept_ids: set[str] = field(default_factory=set)
     withheld_ids: set[str] = field(default_factory=set)
