@@ -94,15 +94,7 @@ def answer(
             }
         )
     if request.fields or in_words:
-        spoken = words(request.context.get("language"))
-        for item, chosen, reason in zip(items, response.chosen, why, strict=True):
-            if request.fields:
-                document = snapshot.catalogue.item(chosen.row, market_of(request.context))
-                item["item"] = {name: document[name] for name in request.fields}
-            if in_words:
-                item["reason"]["text"] = reason_text(response, reason, spoken)
-            if request.explain:
-                item["journey"] = journey(response, chosen)
+        _say_more(items, response, request, why, in_words=in_words)
     return {
         "recommendation_id": recommendation_id,
         "placement": response.placement.name,
@@ -114,6 +106,27 @@ def answer(
         "experiment": None,
         "items": items,
     }
+
+
+def _say_more(
+    items: list[dict[str, Any]],
+    response: Response,
+    request: RecommendationRequest,
+    why: list[Reason],
+    *,
+    in_words: bool,
+) -> None:
+    """Add to each item what not everybody asks for: fields, words, its journey."""
+    catalogue, market = response.snapshot.catalogue, market_of(request.context)
+    spoken = words(request.context.get("language"))
+    for item, chosen, reason in zip(items, response.chosen, why, strict=True):
+        if request.fields:
+            document = catalogue.item(chosen.row, market)
+            item["item"] = {name: document[name] for name in request.fields}
+        if in_words:
+            item["reason"]["text"] = reason_text(response, reason, spoken)
+        if request.explain:
+            item["journey"] = journey(response, chosen)
 
 
 def reason_text(response: Response, reason: Reason, spoken: Words) -> str:
