@@ -100,7 +100,8 @@ class Service:
 
     def __init__(self, shop: Shop, **settings: Any) -> None:
         self.shop = shop
-        given = {"data_dir": shop.data_dir, "port": 0, **settings}
+        # As in tests/conftest.py, without which the long proofs run.
+        given = {"data_dir": shop.data_dir, "port": 0, "store_timeout_ms": 5000, **settings}
         environment = {f"RECSVC_{name.upper()}": str(value) for name, value in given.items()}
         self._log = shop.data_dir / f"service-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
