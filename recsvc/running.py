@@ -13,7 +13,6 @@ import uvicorn
 from feature_store.errors import RecsvcError
 from recsvc import memory
 from recsvc.app import create_app
-from recsvc.protocol import Protocol
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
 from recsvc.worker import Worker
@@ -91,7 +90,7 @@ def run_worker(
     worker = Worker(settings, secret, Metrics())
     config = uvicorn.Config(
         create_app(worker),
-        http=Protocol,
+        http="httptools",
         loop="uvloop",
         ws="none",
         lifespan="on",

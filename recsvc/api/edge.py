@@ -17,12 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from recsvc.admission import RETRY_AFTER_S, Gate
 from recsvc.api.cors import VARY, Headers, Preflights, allowed_to
 from recsvc.api.http import RequestHeaders, read_headers, take_key
+from recsvc.api.one_write import write_whole
 from recsvc.api.pages import PATH as PAGE_PATH
 from recsvc.api.problems import MEDIA_TYPE, Problem, problem_of, problem_response
 from recsvc.api.recommendations import PATH, SCOPE, outcome
 from recsvc.auth import Principal, UnauthorizedError, check_origin, credentials
 from recsvc.pages import answer_page
-from recsvc.protocol import WHOLE
 from recsvc.public_keys import question_of
 from recsvc.requests import OF_ONE_LIST, parse_query
 from recsvc.telemetry import get_logger
@@ -30,7 +30,6 @@ from recsvc.worker import Worker
 
 FAILURES_LOGGED_A_SECOND = 10
 _LIST = PATH.encode()
-_NO_EXTENSIONS: dict[str, Any] = {}
 _PAGE = re.compile(rb"/v1/pages/([A-Za-z0-9_.-]{1,64})")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -163,8 +162,7 @@ class Edge:
         raw_headers += self._readable_by(headers.origin, principal)
         raw_headers.append((b"x-request-id", request_id))
         raw_headers.append((b"server-timing", self._timed(parsed - began, *found.phases_s)))
-        write = scope.get("extensions", _NO_EXTENSIONS).get(WHOLE)
-        if write is None or not write(status, raw_headers, body):
+        if not write_whole(send, status, raw_headers, body):
             await send({"type": "http.response.start", "status": status, "headers": raw_headers})
             await send({"type": "http.response.body", "body": body})
         self._note(scope, PATH if page is None else PAGE_PATH, status, request_id, began)
