@@ -37,10 +37,10 @@ from feature_store.store import Store
 from recsvc.commands import import_report
 from recsvc.commands.output import ProgressReport, note, say, write_json
 from recsvc.commands.session import server_url
-from recsvc.customer.hearing import hear
+from recsvc.customer.hearing import hear_many
 from recsvc.settings import Settings
 
-_REFUSALS_AT_ONCE = 1_000
+_REFUSALS_AT_ONCE = 20_000
 _BY = "import"
 """Who changes consents, in the change log."""
 
@@ -140,7 +140,7 @@ async def _hear(url: str, refusals: list[Saying]) -> None:
     store = await Store.open(url)
     try:
         for start in range(0, len(refusals), _REFUSALS_AT_ONCE):
-            await hear(store, refusals[start : start + _REFUSALS_AT_ONCE], _BY)
+            await hear_many(store, refusals[start : start + _REFUSALS_AT_ONCE], _BY)
     finally:
         await store.close()
 

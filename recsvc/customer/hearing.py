@@ -7,15 +7,27 @@ who has become a user only refusals do. What was said before an erasure is gone 
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+
+import orjson
 
 from feature_store.errors import ConflictError, RecsvcError
 from feature_store.forgetting.ledger import Cut, epoch_ms
 from feature_store.mail_refusals import refuses_mail
 from feature_store.mail_refusals import said_by as said_by_event
-from feature_store.preferences import UNREADABLE, Preferences, Purpose, Saying
+from feature_store.people import Change, Document
+from feature_store.preferences import (
+    NO_PREFERENCES,
+    UNREADABLE,
+    Preferences,
+    Purpose,
+    Saying,
+    document_of,
+    read_preferences,
+)
 from feature_store.schema import Consent, Event
 from feature_store.store import Store, UserContext
 from recsvc.auth import Principal
@@ -159,9 +171,6 @@ async def hear(store: Store, sayings: Sequence[Saying], by: str) -> None:
     StoreUnavailableError, OverloadedError
         If not all were stored; saying them again is harmless.
     """
-    by_person: dict[str, list[Saying]] = {}
-    for saying in sorted(sayings, key=lambda one: one.at):
-        by_person.setdefault(saying.person, []).append(saying)
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def remember(person: str, said: list[Saying]) -> None:
@@ -169,7 +178,40 @@ async def hear(store: Store, sayings: Sequence[Saying], by: str) -> None:
             with contextlib.suppress(ConflictError):
                 await decide_as_reported(store, person, _reported(said), by)
 
-    await asyncio.gather(*(remember(person, said) for person, said in by_person.items()))
+    await asyncio.gather(*(remember(*one) for one in _by_person(sayings).items()))
+
+
+async def hear_many(store: Store, sayings: Sequence[Saying], by: str) -> None:
+    """Remember what a file says, many people at once; takes and raises what `hear` does."""
+    # Of whoever is erased from now on nothing is written, whatever was read before.
+    as_of_ms = time.time_ns() // 1_000_000
+    ledger = await store.forgetting.ledger()
+    changes = {
+        person: _changing(person, said, ledger.cut_of(person))
+        for person, said in _by_person(sayings).items()
+    }
+    try:
+        await store.people.put_many("preferences", changes, by, as_of_ms=as_of_ms)
+    except orjson.JSONDecodeError:
+        # Somebody's preferences are no JSON: one by one all others are reached.
+        await hear(store, sayings, by)
+
+
+def _by_person(sayings: Iterable[Saying]) -> dict[str, list[Saying]]:
+    found: dict[str, list[Saying]] = {}
+    for saying in sorted(sayings, key=lambda one: one.at):
+        found.setdefault(saying.person, []).append(saying)
+    return found
+
+
+def _changing(person: str, said: list[Saying], cut: Cut) -> Change:
+    report = _reported(said)
+
+    def change(document: Document | None) -> Document | None:
+        before = NO_PREFERENCES if document is None else read_preferences(orjson.dumps(document))
+        return document if before is UNREADABLE else document_of(report(before, person, cut))
+
+    return change
 
 
 def _news(said: dict[Purpose, bool | None], source: str, person: str) -> Decision:

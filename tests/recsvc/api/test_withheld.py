@@ -78,6 +78,13 @@ def bring(shop: tuple[Service, EmbeddedServer], path: Path, rows: list[dict[str,
     run_import_events(settings, files, options, as_json=True)
 
 
+def _break(shop: tuple[Service, EmbeddedServer], user: str) -> str:
+    """Leave preferences that are no JSON: nobody else's refusal may be lost by them."""
+    with Redis.from_url(shop[1].url) as redis:
+        redis.set(keys.preferences(f"u:{user}"), b"{")
+    return user
+
+
 def test_a_file_ends_the_consent_to_mail_as_live_events_do(
     shop: tuple[Service, EmbeddedServer],
     backend: httpx.Client,
@@ -93,7 +100,9 @@ def test_a_file_ends_the_consent_to_mail_as_live_events_do(
     backend.patch(path.format(refuser), json={"personalization": False})
     backend.post(f"/v1/users/{owner}/merge", json={"anonymous_id": visitor}).raise_for_status()
     backend.delete(f"/v1/users/{gone}").raise_for_status()
+    broken = _break(shop, somebody("broken"))
     rows = [
+        of_mail(broken),
         of_mail(fresh),
         of_mail(fresh, at="2025-06-01T10:00:00Z") | {"event_id": "earlier"},
         of_mail(back),
@@ -105,7 +114,7 @@ def test_a_file_ends_the_consent_to_mail_as_live_events_do(
     ]
     bring(shop, tmp_path / "mail.jsonl", rows)
     told = json.loads(capsys.readouterr().out)
-    assert (told["mail_refusals"], told["without_consent"], told["forgotten"]) == (6, 1, 1)
+    assert (told["mail_refusals"], told["without_consent"], told["forgotten"]) == (7, 2, 1)
     expected = {
         fresh: (False, [(False, "unsubscribe", LONG_AGO)]),
         refuser: (False, [(False, "unsubscribe", LONG_AGO)]),
