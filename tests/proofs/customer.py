@@ -12,7 +12,7 @@ import orjson
 from feature_store import keys
 from feature_store.schema import format_time
 from tests.proofs.outcome import Shop
-from tests.proofs.word_of import BRANDS, ITEMS, OF_HISTORY, PATHS, PURPOSES, Word
+from tests.proofs.word_of import BRANDS, ITEMS, OF_HISTORY, PATHS, PURPOSES, Word, named_in
 
 PEOPLE_EACH = 5
 PLACEMENTS = ("home", "product", "together", "cart", "buy_again", "trending", "new", "email")
@@ -101,8 +101,8 @@ class Customer:
         for found in lists:
             if found["degraded"]:
                 self.outcome.wrong("degraded", f"{told}: {found['degraded']}")
-            for item in found["items"]:
-                if why := whose.why_hidden(item["item_id"], now_s):
+            for item, named in named_in(found["items"], asked.get("item_ids", ())):
+                if why := whose.why_hidden(named, now_s):
                     self.outcome.wrong(f"{why}, and shown", f"{told}: {item}")
                 if item["item_id"] in recalled:
                     self.outcome.wrong("recalled, and shown", f"{told}: {item}")

@@ -5,6 +5,7 @@ Written from the contract alone: nothing here asks the program.
 
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,19 @@ def path_of(item_id: str) -> str | None:
     """Return the category of an item, if it has one."""
     number = number_of(item_id)
     return None if number is None or number % 7 == 0 else f"Food > F{number % N_PATHS}"
+
+
+def named_in(
+    items: Iterable[dict[str, Any]], about: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield each item of a list, with every id it names: its own, and those of its reason.
+
+    What the page is `about` may be named: it is there already.
+    """
+    for item in items:
+        for named in (item["item_id"], *item["reason"]["item_ids"]):
+            if named == item["item_id"] or named not in about:
+                yield item, named
 
 
 @dataclass
