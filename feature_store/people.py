@@ -178,7 +178,7 @@ class PeopleStore:
             Who changes them.
         as_of_ms : int, optional
             When what the documents are made from began to be read, in milliseconds since 1970: who
-            was forgotten since then gets none.
+            was erased since then gets none; nor does who was forgotten get one that is computed.
 
         Returns
         -------
@@ -248,6 +248,11 @@ class PeopleStore:
                 person: _ids(before) - _ids(after)
                 for person, _, before, after in changes
                 if person not in lost
+            }
+            given_up |= {
+                person: _ids(after) - _ids(before)
+                for (person, _, before, after), outcome in zip(changes, outcomes, strict=True)
+                if outcome == _IS_FORGOTTEN
             }
             await external_ids.release(self._scripts, given_up)
         return moved + len(calls) - len(lost) - n_forgotten, lost

@@ -106,8 +106,9 @@ if has_left(KEYS[k + 6], ARGV[at + 4]) then return 0 end
 local link = redis.call('GET', KEYS[k + 1])
 if link then return 2 end
 if ARGV[at + 3] ~= '' then
-  for before_ms in string.gmatch(ARGV[at], '(%d+) %d+') do
-    if tonumber(before_ms) >= tonumber(ARGV[at + 3]) then return 3 end
+  for before_ms, erased_ms in string.gmatch(ARGV[at], '(%d+) (%d+)') do
+    local gone_ms = ARGV[at + 2] == '' and before_ms or erased_ms
+    if tonumber(gone_ms) >= tonumber(ARGV[at + 3]) then return 3 end
   end
 end
 put()
@@ -122,9 +123,10 @@ return 1
 )
 """One value, the document. Keys after what is forgotten: link, the shard's index of people, its
 stream of their changes, the person's two other documents, journal. Arguments: the person, the
-change ('' for none), when the document began to be computed, in milliseconds ('' if it does not
+change ('' for what is computed), when it began to be made, in milliseconds ('' if it does not
 matter), and the visitor who has become this user and changes it ('' if nobody has). Gives 2 for a
-visitor who has become a user, 3 for somebody of whom something was forgotten since then."""
+visitor who has become a user, 3 for somebody who was erased since then, or of whom something was
+forgotten if it is computed."""
 
 FORGET_PERSON = (
     _COMPARE_AND_SET

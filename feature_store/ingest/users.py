@@ -4,12 +4,14 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
+from feature_store.forgetting.ledger import epoch_ms
 from feature_store.ingest.source import Source, open_table, read_batches
 from feature_store.ingest.summary import ImportSummary
 from feature_store.ingest.table import (
@@ -265,21 +267,30 @@ class _Writing:
         return change
 
 
-def put_profiles(url: str) -> Put:
-    """Return what `import_users` calls to reach the profiles on a server."""
+def put_profiles(url: str, began: datetime) -> Put:
+    """Return what `import_users` calls to reach the profiles on a server.
+
+    Parameters
+    ----------
+    url : str
+        Of the server.
+    began : datetime
+        When the import began: who is erased from then on gets no profile by it.
+    """
 
     def put(chunks: Iterator[Profiles], refuse: Refuse) -> int:
-        return asyncio.run(_put(url, chunks, refuse))
+        return asyncio.run(_put(url, chunks, refuse, epoch_ms(began)))
 
     return put
 
 
-async def _put(url: str, chunks: Iterator[Profiles], refuse: Refuse) -> int:
+async def _put(url: str, chunks: Iterator[Profiles], refuse: Refuse, as_of_ms: int) -> int:
     store = await Store.open(url)
     changed = 0
     try:
         for chunk in chunks:
-            n_changed, refused = await store.people.put_many("profile", chunk, BY)
+            written = store.people.put_many("profile", chunk, BY, as_of_ms=as_of_ms)
+            n_changed, refused = await written
             changed += n_changed
             refuse(refused)
     finally:

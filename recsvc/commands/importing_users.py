@@ -62,13 +62,13 @@ def run(settings: Settings, files: FileOptions, options: UserOptions, *, as_json
     """Import users and say what became of them."""
     sources = find_sources(files.source, files.form)
     given = parse_map(files.columns, USER_FIELDS)
-    began = time.monotonic()
+    began, began_at = time.monotonic(), datetime.now(UTC)
     with server_url(settings) as url, ProgressReport() as progress:
         summary = import_users(
             sources,
             given,
             options,
-            put=put_profiles(url),
+            put=put_profiles(url, began_at),
             rejects_file=files.rejects or rejects_file(settings, "users"),
             progress=progress,
         )

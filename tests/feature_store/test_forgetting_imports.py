@@ -14,9 +14,10 @@ from feature_store.ingest.events import EventOptions
 from feature_store.ingest.fold import store_fold
 from feature_store.ingest.run import finish_pending, import_events
 from feature_store.ingest.source import find_sources
+from feature_store.ingest.users import put_profiles
 from feature_store.ingest.withholding import store_withholding
 from feature_store.store import Store
-from tests.feature_store.lives import having, now
+from tests.feature_store.lives import having, mentions, now
 
 
 def sales(folder: Path, people: Sequence[str], at: datetime) -> Any:
@@ -102,3 +103,24 @@ async def test_an_erasure_between_the_reading_and_the_writing_of_an_import(store
     assert began
     assert len((await store.load_state("u:ann")).rows) == 0
     assert (await store.load_impressions("u:ann")).counts.tolist() == [1]
+
+
+async def test_an_import_of_users_that_began_before_an_erasure_brings_nobody_back(
+    store: Store,
+) -> None:
+    put = put_profiles(store.url, now())
+    profiles: Any = {
+        f"u:{name}": {"external_ids": {"crm": f"number of {name}"}}
+        for name in ("ann-4711", "bob", "cid")
+    }
+    await store.forgetting.erase("u:ann-4711", "test")
+    await store.forgetting.forget_taste("u:bob", "test")
+    refused: dict[str, str] = {}
+    assert await asyncio.to_thread(put, iter([profiles]), refused.update) == 2
+    assert refused == {}
+    assert await mentions(store, "ann-4711") == []
+    assert await store.people.get("profile", "u:bob") == profiles["u:bob"]
+    # The next one is of somebody new.
+    put = put_profiles(store.url, now())
+    assert await asyncio.to_thread(put, iter([profiles]), refused.update) == 1
+    assert await store.people.get("profile", "u:ann-4711") == profiles["u:ann-4711"]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class People:
             find_sources(str(path)),
             parse_map(columns, USER_FIELDS),
             UserOptions(**how),
-            put=put_profiles(self.url),
+            put=put_profiles(self.url, datetime.now(UTC)),
             rejects_file=self.folder / "rejects.csv",
         )
 
