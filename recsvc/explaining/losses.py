@@ -302,9 +302,11 @@ def _counted(query: Query, rows: Ints) -> Counted:
 def _add_affinity(losses: F32, query: Query, counted: Counted, weight: float) -> None:
     """Add to losses what each history item gives to the affinities, which have a weight."""
     own, pseudo = counted.weights, counted.pseudo[:, None]
-    sums = (counted.inside @ own)[:, None]
-    left = np.where(counted.inside, np.maximum(sums - own, 0), sums)
-    falls = np.log((sums + pseudo) / (left + pseudo)) + np.log1p(-own / (own.sum() + _PSEUDO))
+    mine = own * counted.inside
+    sums = np.add.reduce(mine, axis=1, keepdims=True)
+    left = np.maximum(sums - mine, 0)
+    rest = 1 - own / (own.sum() + _PSEUDO)
+    falls = np.log((sums + pseudo) / (left + pseudo) * rest)
     falls *= weight * counted.varies[:, None]
     history = query.history.rows
     if counted.rows is history:
