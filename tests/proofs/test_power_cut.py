@@ -14,7 +14,7 @@ async def test_twenty_copies_hold_what_was_acknowledged(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 async def test_two_hundred_copies(tmp_path: Path) -> None:
     outcome = await prove(tmp_path, 200)
     assert (outcome.copies, outcome.missing, outcome.states_behind) == (200, 0, 0)
