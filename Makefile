@@ -65,6 +65,7 @@ prove: $(READY) ## Run the long proofs: nothing is lost, power cuts, the price o
 	$(BIN)/python -m tests.proofs.durability --seconds 20
 	$(BIN)/python -m tests.proofs.erased --people 10000 --erase 1000
 	$(BIN)/python -m tests.proofs.customers_word --steps 100000
+	$(BIN)/python -m tests.proofs.customers_word --steps 100000 --opt-in --kills 50
 	$(BIN)/python -m tests.proofs.steady_memory --minutes 10
 
 bench: $(READY) ## Measure the service beside its floors; writes bench.json
