@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from feature_store.embedded import EmbeddedServer
+from feature_store.schema import format_time
 from tests.recsvc.api.service import Service, event, ids_of
+from tests.waiting import until
 
 RECS = "/v1/recommendations"
 
@@ -77,3 +80,32 @@ def test_who_refuses_is_in_no_record(two: tuple[httpx.Client, httpx.Client]) -> 
         assert records[0].json()["history"]
         assert records[1].json()["history"] == []
         assert after["personalized"] is ("analytics" in refused["consent"])
+
+
+def snooze(client: httpx.Client, user: str) -> list[dict[str, str]]:
+    """Snooze something for a moment, but for one in which it can be seen, and something else."""
+    for lasts in (0.4, 4.0, 20.0):
+        now = datetime.now(UTC).replace(microsecond=0)
+        ends = (now + timedelta(seconds=1 + lasts), now + timedelta(days=1))
+        snoozed = [
+            {"item_id": item_id, "until": format_time(at)}
+            for item_id, at in zip(("i00005", "i00006"), ends, strict=True)
+        ]
+        if (
+            client.patch(f"/v1/users/{user}/preferences", json={"snoozed": snoozed}).json()[
+                "snoozed"
+            ]
+            == snoozed
+        ):
+            return snoozed
+    raise AssertionError("what was snoozed is not there")
+
+
+def test_a_snooze_ends_by_itself(client: httpx.Client) -> None:
+    user = f"snoozer-{time.monotonic_ns()}"
+    snoozed = snooze(client, user)
+    until(lambda: client.get(f"/v1/users/{user}/preferences").json()["snoozed"] == snoozed[1:])
+    kept = client.patch(
+        f"/v1/users/{user}/preferences", json={"snoozed": {"remove": ["i00006"]}}
+    ).json()
+    assert kept["snoozed"] == []

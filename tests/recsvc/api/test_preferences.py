@@ -18,7 +18,6 @@ from tests.recsvc.api.browser import ORIGIN, page_of, public_key, put, secret_of
 from tests.recsvc.api.service import N_ITEMS, Service, assert_problem, event, ids_of
 from tests.recsvc.shop import item_ids
 from tests.recsvc.signing import Backend
-from tests.waiting import until
 
 MINE = "/v1/me/preferences"
 RECS = "/v1/recommendations"
@@ -192,26 +191,6 @@ def test_hiding_ends_following(client: httpx.Client) -> None:
     assert (after["followed_brands"], after["followed_categories"]) == (["Y"], ["AB"])
     again = client.patch(theirs(user), json={"followed_brands": {"add": ["X"]}})
     assert "hidden" in assert_problem(again, 422, "#/followed_brands/add/0")["errors"][0]["detail"]
-
-
-def snooze(client: httpx.Client, user: str) -> list[dict[str, str]]:
-    """Snooze something for a moment, but for one in which it can be seen, and something else."""
-    for seconds in (0.4, 4.0, 20.0):
-        snoozed = [
-            {"item_id": "i00005", "until": ahead(seconds=seconds)},
-            {"item_id": "i00006", "until": ahead(days=1)},
-        ]
-        if client.patch(theirs(user), json={"snoozed": snoozed}).json()["snoozed"] == snoozed:
-            return snoozed
-    raise AssertionError("what was snoozed is not there")
-
-
-def test_a_snooze_ends_by_itself(client: httpx.Client) -> None:
-    user = somebody()
-    snoozed = snooze(client, user)
-    until(lambda: client.get(theirs(user)).json()["snoozed"] == snoozed[1:])
-    kept = client.patch(theirs(user), json={"snoozed": {"remove": ["i00006"]}}).json()
-    assert kept["snoozed"] == []
 
 
 def test_changes_of_consent_say_when_and_by_whom(client: httpx.Client, login: Backend) -> None:
