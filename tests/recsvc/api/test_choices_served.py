@@ -91,21 +91,15 @@ def snooze(client: httpx.Client, user: str) -> list[dict[str, str]]:
             {"item_id": item_id, "until": format_time(at)}
             for item_id, at in zip(("i00005", "i00006"), ends, strict=True)
         ]
-        if (
-            client.patch(f"/v1/users/{user}/preferences", json={"snoozed": snoozed}).json()[
-                "snoozed"
-            ]
-            == snoozed
-        ):
+        answer = client.patch(f"/v1/users/{user}/preferences", json={"snoozed": snoozed})
+        if answer.json()["snoozed"] == snoozed:
             return snoozed
     raise AssertionError("what was snoozed is not there")
 
 
 def test_a_snooze_ends_by_itself(client: httpx.Client) -> None:
     user = f"snoozer-{time.monotonic_ns()}"
-    snoozed = snooze(client, user)
-    until(lambda: client.get(f"/v1/users/{user}/preferences").json()["snoozed"] == snoozed[1:])
-    kept = client.patch(
-        f"/v1/users/{user}/preferences", json={"snoozed": {"remove": ["i00006"]}}
-    ).json()
+    theirs, snoozed = f"/v1/users/{user}/preferences", snooze(client, user)
+    until(lambda: client.get(theirs).json()["snoozed"] == snoozed[1:])
+    kept = client.patch(theirs, json={"snoozed": {"remove": ["i00006"]}}).json()
     assert kept["snoozed"] == []
