@@ -17,7 +17,9 @@ class TrainConfig:
     Parameters
     ----------
     n_factors : int
-        Dimensions of an item's factors.
+        Dimensions of an item's factors. On a year of grocery purchases (two windows, two seeds each)
+        64 serve no better than 48 (NDCG@20 .3667, of new items .0497, both times), and an answer
+        takes a tenth longer to compute; 32 lose a fortieth of what is new.
     n_iterations : int
         Rounds of alternating least squares.
     regularization : float or None
@@ -61,7 +63,7 @@ class TrainConfig:
         Of the arithmetic; 0 for all cores that this process may use.
     """
 
-    n_factors: int = 64
+    n_factors: int = 48
     n_iterations: int = 10
     regularization: float | None = None
     alpha: float = 1.0
