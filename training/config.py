@@ -17,7 +17,7 @@ class TrainConfig:
     Parameters
     ----------
     n_factors : int
-        Dimensions of an item's factors. On a year of grocery purchases (two windows, two seeds each)
+        Dimensions of an item's factors. On a year of grocery purchases (two windows, two seeds)
         64 serve no better than 48 (NDCG@20 .3667, of new items .0497, both times), and an answer
         takes a tenth longer to compute; 32 lose a fortieth of what is new.
     n_iterations : int
