@@ -205,11 +205,16 @@ async def waiting_here(store: Store, folder: Folder) -> list[Job]:
 
 async def is_behind(store: Store, folder: Folder) -> bool:
     """Tell whether somebody was erased while a folder was away."""
-    here = {one for job in await store.erasures.jobs() for one in job.people}
+    # In this order: of whom the ledger knows there is a job still, or it was done.
     ledger = await store.forgetting.ledger()
-    digests = {digest for person in here for digest in ledger.digests(person)}
-    mark = folder.mark
-    return any(cut.erased_ms > mark for digest, cut in ledger.cuts.items() if digest not in digests)
+    waiting = {one for job in await store.erasures.jobs() for one in job.people}
+    digests = {digest for person in waiting for digest in ledger.digests(person)}
+    mark = folder.mark()
+    return any(
+        not mark.has(digest, cut.erased_ms)
+        for digest, cut in ledger.cuts.items()
+        if digest not in digests
+    )
 
 
 def _is_ready(job: Job) -> bool:
@@ -238,12 +243,15 @@ async def _clear(
         await _close_decisions(data_dir)
         ledger = await store.forgetting.ledger()
         mark = await _mark(store, ledger, jobs)
+        named = dict(erased_at)
         counting = Counting(data_dir, {one: job.erasure_id for job in jobs for one in job.people})
 
         def by_digest(person: str) -> int:
             if person not in erased_at:
-                # A keyed hash is not computed again for each file that names the person.
-                erased_at[person] = ledger.cut_of(person).erased_ms
+                # A keyed hash is not computed again for each file that names the person. Who has
+                # another job is counted there.
+                gone_ms = ledger.cut_of(person).erased_ms
+                erased_at[person] = gone_ms if gone_ms <= mark else 0
             return erased_at[person]
 
         if behind:
@@ -254,7 +262,10 @@ async def _clear(
         for job in jobs:
             counts = counting.of(job.erasure_id)
             await store.folders.confirm(job.erasure_id, folder, len(job.people), counts)
-        folder.cleared(mark)
+        folder.cleared(
+            mark,
+            {digest: gone_ms for one, gone_ms in named.items() for digest in ledger.digests(one)},
+        )
         counting.close()
 
 

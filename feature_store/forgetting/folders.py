@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,44 @@ class Folder:
                 partial.unlink()
         return f"{path.read_text()}-{path.stat().st_ino:x}"
 
-    @property
-    def mark(self) -> int:
-        """Up to when everybody who was erased is gone from here, in milliseconds since 1970."""
+    def mark(self) -> "Mark":
+        """Return who is gone from here."""
         try:
-            folder_id, _, mark = (self.data_dir / _MARK).read_text().partition(" ")
+            document = orjson.loads((self.data_dir / _MARK).read_bytes())
         except FileNotFoundError:
-            return 0
+            return Mark()
         # A copy of a folder has the mark of the other one.
-        return int(mark) if folder_id == self.folder_id else 0
+        return Mark(**document["mark"]) if document["folder_id"] == self.folder_id else Mark()
 
-    def cleared(self, mark: int) -> None:
-        """Note that everybody who was erased until a time is gone from here."""
-        if mark > self.mark:
-            write_atomically(self.data_dir / _MARK, f"{self.folder_id} {mark}".encode())
+    def cleared(self, until_ms: int, more: Mapping[str, int]) -> None:
+        """Note that everybody who was erased until a time is gone from here, and some more.
+
+        Parameters
+        ----------
+        until_ms : int
+            In milliseconds since 1970.
+        more : mapping of str to int
+            When these were erased, by their digests.
+        """
+        mark = self.mark()
+        until_ms = max(until_ms, mark.until_ms)
+        later = {**mark.more, **more}
+        later = {digest: at_ms for digest, at_ms in later.items() if at_ms > until_ms}
+        if (until_ms, later) != (mark.until_ms, mark.more):
+            document = {"folder_id": self.folder_id, "mark": asdict(Mark(until_ms, later))}
+            write_atomically(self.data_dir / _MARK, orjson.dumps(document))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Who is gone from a folder: all who were erased until a time, and some who were later."""
+
+    until_ms: int = 0
+    more: dict[str, int] = field(default_factory=dict)
+
+    def has(self, digest: str, erased_ms: int) -> bool:
+        """Tell whether what was erased of somebody is gone."""
+        return erased_ms <= self.until_ms or erased_ms <= self.more.get(digest, 0)
 
 
 @dataclass(frozen=True, slots=True)

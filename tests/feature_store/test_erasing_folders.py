@@ -12,9 +12,10 @@ import pytest
 from feature_store import keys
 from feature_store.archiver import Archiver
 from feature_store.event_log import EventLog
+from feature_store.forgetting import erasing
 from feature_store.forgetting.counting import Counting
 from feature_store.forgetting.erasing import clear_own, is_behind, is_due, waiting_here, work
-from feature_store.forgetting.folders import Folder
+from feature_store.forgetting.folders import Folder, Mark
 from feature_store.store import Store
 from tests.feature_store.lives import now
 from tests.feature_store.test_erasing import at_once, found, lived, named, on_server, viewed
@@ -120,13 +121,39 @@ async def test_a_visitor_whom_only_one_machine_knows_is_searched_for_on_all(
 
 def test_a_copy_of_a_folder_is_another_one(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "one")
-    folder.cleared(7)
+    folder.cleared(7, {"a": 9, "b": 5})
+    assert folder.mark() == Mark(7, {"a": 9})
     again = Folder(tmp_path / "one")
-    assert (again.folder_id, again.mark) == (folder.folder_id, 7)
+    assert (again.folder_id, again.mark()) == (folder.folder_id, folder.mark())
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     copy = Folder(tmp_path / "two")
     assert copy.folder_id != folder.folder_id
-    assert copy.mark == 0
+    assert copy.mark() == Mark()
+
+
+async def test_who_is_erased_while_a_pass_is_at_work_is_counted_by_the_next(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = named(3)
+    await lived(store, tmp_path, people)
+    ids = [(await store.erasures.request(f"u:{people[0]}", "test", tmp_path))["erasure_id"]]
+    with_visitors = erasing._with_visitors
+
+    async def meanwhile(*given: Any) -> Any:
+        if len(ids) < len(people):
+            one = people[len(ids)]
+            ids.append((await store.erasures.request(f"u:{one}", "test", tmp_path))["erasure_id"])
+        return await with_visitors(*given)
+
+    monkeypatch.setattr(erasing, "_with_visitors", meanwhile)
+    for at in range(3):
+        assert await work(store, tmp_path) == ids[at : at + 1]
+        assert not await is_behind(store, Folder(tmp_path))
+    # The first pass archives what of the others waits in the stream.
+    for one, n_archived in zip(ids, (2, 3, 3), strict=True):
+        erased = (await receipt_of(store, one))["erased"]
+        assert (erased["archived_events"], erased["decisions"]) == (n_archived, 1)
+    assert not found(tmp_path, people)
 
 
 # --- killed in the middle -------------------------------------------------------------------------
