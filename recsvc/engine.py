@@ -132,7 +132,8 @@ def recommend(
         fatigue = read_fatigue(impressions, state, snapshot.scratch.total, now_s)
     query = Query(snapshot, history, _about(snapshot, request), now_s, placement.kinds)
     if preferences is not NO_PREFERENCES and preferences.personalization:
-        query.followed = read_follows(snapshot, preferences)
+        is_new = state.n_item_facts == 0
+        query.followed = read_follows(snapshot, preferences, is_new=is_new)
     if preferences.personalization and state.n_item_facts == 0:
         query.start = start
         if start is None and query.followed.weighs:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.preferences import Preferences
-from recsvc.customer.named import Bits, Name, bits_of, covered, followed_names
+from recsvc.customer.named import Bits, Name, bits_of, covered, followed_names, interest_names
 from recsvc.snapshot import Snapshot
 
 F32 = npt.NDArray[np.float32]
@@ -174,7 +174,7 @@ class Follows:
 NO_FOLLOWS = Follows((), (), None, _LIFTS)
 
 
-def read_follows(snapshot: Snapshot, preferences: Preferences) -> Follows:
+def read_follows(snapshot: Snapshot, preferences: Preferences, *, is_new: bool = False) -> Follows:
     """Return what somebody follows.
 
     Parameters
@@ -183,8 +183,12 @@ def read_follows(snapshot: Snapshot, preferences: Preferences) -> Follows:
         Catalogue and model.
     preferences : Preferences
         What the person decided.
+    is_new : bool
+        Whether nothing is known of what they did: then they follow what interests them.
     """
     names = followed_names(preferences)
+    if is_new and preferences.interests:
+        names = tuple(dict.fromkeys((*names, *interest_names(snapshot.catalogue, preferences))))
     if not names:
         return NO_FOLLOWS
     bits = tuple(bits_of(snapshot.catalogue, name) for name in names)

@@ -74,6 +74,17 @@ def covered_by_any(catalogue: Catalogue, names: Iterable[Name]) -> Mask | None:
     return np.unpackbits(total, count=catalogue.n_rows).view(np.bool_)
 
 
+def interest_names(catalogue: Catalogue, preferences: Preferences) -> tuple[Name, ...]:
+    """Return those of a person's interests that are the name of a category or of a brand."""
+    named = []
+    for text in sorted(preferences.interests):
+        for kind in ("category", "brand"):
+            if catalogue.names.has(kind, text):
+                named.append(Name(kind, text))
+                break
+    return tuple(named)
+
+
 def followed_names(preferences: Preferences) -> tuple[Name, ...]:
     """Return what somebody follows, in order."""
     brands = [Name("brand", text) for text in sorted(preferences.followed_brands)]

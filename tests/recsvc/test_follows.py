@@ -193,6 +193,16 @@ def test_who_is_interested_and_new_is_told_in_what(shop: Snapshot) -> None:
     assert {one.followed for one in named} == {("Taste 2",)}
 
 
+def test_what_a_newcomer_named_is_in_the_list_until_they_did_something(shop: Snapshot) -> None:
+    said = Preferences(interests=frozenset({"Small", "Unknown", "a name of nothing"}))
+    assert not {SMALL, UNKNOWN} & set(rows_of(ask(shop, Preferences(), EMPTY_STATE)))
+    response = ask(shop, said, EMPTY_STATE)
+    found = dict(zip(rows_of(response), reasons(response), strict=True))
+    for row, name in ((SMALL, "Small"), (UNKNOWN, "Unknown")):
+        assert (found[row].code, found[row].followed) == ("followed", (name,))
+    assert rows_of(ask(shop, said)) == rows_of(ask(shop, Preferences())), "they have a history"
+
+
 def test_what_a_follow_brought_to_a_stranger_says_so(shop: Snapshot) -> None:
     plain = set(rows_of(ask(shop, Preferences(), EMPTY_STATE)))
     response = ask(shop, follow("Food > Taste 2"), EMPTY_STATE)
