@@ -2,7 +2,7 @@
 
 A page view shows twenty items and says little of any. It must not rewrite a person's state, so what
 was shown has a packed value of its own, read with the state and written by itself. What it means
-(``recsvc/fatigue.py``) is computed when it is read; here are only the facts.
+(``recsvc/ranking/fatigue.py``) is computed when it is read; here are only the facts.
 
 A *cell* counts the impressions of one item in one hour. The 512 newest cells are kept, the newest
 hours first and within an hour the lower rows. Which cells are kept depends on row and hour alone,

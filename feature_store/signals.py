@@ -69,7 +69,7 @@ FEATURES = (
 )
 """What a candidate of `home` is scored from, in order; a score is ``features @ weights``.
 
-Serving computes them (``recsvc/features.py`` has the formulas), training learns the weights.
+Serving computes them (formulas: ``recsvc/ranking/features.py``), training learns the weights.
 """
 
 _SIZE = max(EVENT_TYPE_CODES.values()) + 1

@@ -8,8 +8,8 @@ from feature_store.signals import FEATURES
 from recsvc.engine import Response
 from recsvc.explaining.explain import Reason, reasons
 from recsvc.explaining.words import Words, words
-from recsvc.filling import Chosen
-from recsvc.markets import market_of
+from recsvc.merchandising.markets import market_of
+from recsvc.ranking.filling import Chosen
 from recsvc.requests import RecommendationRequest
 
 MAX_SKIP = 0xFFFF

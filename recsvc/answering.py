@@ -15,11 +15,11 @@ from recsvc.answer import answer, new_recommendation_id
 from recsvc.continued import list_time_s
 from recsvc.decisions import DecisionRecorder, Noted
 from recsvc.engine import Response, recommend
-from recsvc.filling import NOWHERE, Elsewhere
 from recsvc.people import document_of, scope_of
+from recsvc.ranking.filling import NOWHERE, Elsewhere
+from recsvc.ranking.starts import Start
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
-from recsvc.starts import Start
 
 
 @value_class(frozen=True, slots=True)

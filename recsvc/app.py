@@ -40,7 +40,7 @@ from recsvc.api.docs import add_docs
 from recsvc.api.edge import Edge
 from recsvc.api.openapi import install
 from recsvc.api.problems import add_handlers
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 RESOURCES = (
     recommendations,

@@ -84,7 +84,7 @@ def demo(
     """  # noqa: D301
     one_thread_each()
     from recsvc import demo as command
-    from recsvc.serve import serve as run_service
+    from recsvc.serving.serve import serve as run_service
 
     command.run(
         settings(port=port, data_dir=data_dir),
@@ -110,7 +110,7 @@ def serve(
     """  # noqa: D301
     one_thread_each()
     from recsvc.commands.importing import complete_imports
-    from recsvc.serve import serve as run_service
+    from recsvc.serving.serve import serve as run_service
 
     known = settings(host=host, port=port, workers=workers)
     complete_imports(known)

@@ -4,7 +4,7 @@ import numpy as np
 
 from recsvc.answer import read_recommendation_id
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.markets import market_of
+from recsvc.merchandising.markets import market_of
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
 

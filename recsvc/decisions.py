@@ -23,8 +23,8 @@ from feature_store.decision_log import DecisionLog, DecisionWriter
 from feature_store.signals import FEATURES
 from feature_store.values import value_class
 from recsvc.engine import Response
+from recsvc.ranking.sources import Candidates
 from recsvc.requests import RecommendationRequest
-from recsvc.sources import Candidates
 from recsvc.telemetry import Metrics
 
 MAX_WAITING_BYTES = 64 << 20

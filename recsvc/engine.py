@@ -14,20 +14,20 @@ from feature_store.impressions import NO_IMPRESSIONS, Impressions
 from feature_store.preferences import NO_PREFERENCES, Preferences
 from feature_store.state import EMPTY_STATE, UserState
 from feature_store.values import value_class
-from recsvc.arranging import arrange
 from recsvc.customer.disowned import owned
 from recsvc.customer.follows import read_follows
 from recsvc.customer.hiding import hidden, hides_anything
-from recsvc.fatigue import RESTED, read_fatigue
-from recsvc.filling import NOWHERE, Chosen, Elsewhere, Stages, fill, with_rule_ids
-from recsvc.history import read_history
-from recsvc.markets import market_of
-from recsvc.placements import PRODUCTS, Placement
+from recsvc.merchandising.markets import market_of
+from recsvc.merchandising.placements import PRODUCTS, Placement
+from recsvc.ranking.arranging import arrange
+from recsvc.ranking.fatigue import RESTED, read_fatigue
+from recsvc.ranking.filling import NOWHERE, Chosen, Elsewhere, Stages, fill, with_rule_ids
+from recsvc.ranking.history import read_history
+from recsvc.ranking.sources import Query
+from recsvc.ranking.starts import NOTHING_SAID, Start
 from recsvc.requests import RecommendationRequest
 from recsvc.rules import NO_RULES, ActiveRules, applicable
 from recsvc.snapshot import Snapshot
-from recsvc.sources import Query
-from recsvc.starts import NOTHING_SAID, Start
 
 Mask = npt.NDArray[np.bool_]
 

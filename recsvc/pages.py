@@ -16,20 +16,20 @@ import orjson
 from feature_store.catalogue import Catalogue
 from feature_store.errors import NotFoundError
 from feature_store.preferences import Preferences
+from recsvc.access.auth import Principal
 from recsvc.answering import Question, Recommendation, choose, etag_of, write
-from recsvc.auth import Principal
 from recsvc.checks import FieldError
 from recsvc.decisions import DecisionRecorder
 from recsvc.engine import Response
 from recsvc.explaining.words import Words, words
-from recsvc.filling import NOWHERE, PINNED, Elsewhere
-from recsvc.page_documents import BUILT_IN, ME, STAGES, UNKNOWN, Module, Page
-from recsvc.placements import BUILT_IN as PLACEMENTS
+from recsvc.merchandising.page_documents import BUILT_IN, ME, STAGES, UNKNOWN, Module, Page
+from recsvc.merchandising.placements import BUILT_IN as PLACEMENTS
+from recsvc.merchandising.site import Site
+from recsvc.ranking.filling import NOWHERE, PINNED, Elsewhere
 from recsvc.requests import RecommendationRequest
-from recsvc.site import Site
+from recsvc.serving.worker import Worker
 from recsvc.snapshot import Snapshot
 from recsvc.telemetry import Metrics
-from recsvc.worker import Worker
 
 OWN = {
     "personal": "blend",

@@ -19,9 +19,9 @@ from feature_store.preferences import (
 )
 from feature_store.store import Store, UserContext
 from recsvc.customer.disowned import Disownings, disowned_in, disowned_names, owned_values
-from recsvc.needs import Needs
+from recsvc.merchandising.needs import Needs
+from recsvc.merchandising.segments import DISOWNED, Segment, segments_of
 from recsvc.requests import RecommendationRequest
-from recsvc.segments import DISOWNED, Segment, segments_of
 
 SLICE = 50
 """People whose documents are looked at before others get the event loop: a millisecond or two."""

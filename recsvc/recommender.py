@@ -8,13 +8,13 @@ from feature_store.catalogue import Catalogue
 from feature_store.preferences import NO_PREFERENCES
 from feature_store.state import UserState, hot_of
 from recsvc.engine import recommend
-from recsvc.features import personal_features, retrieve
-from recsvc.filling import NOWHERE, Elsewhere
-from recsvc.history import read_history
+from recsvc.ranking.features import personal_features, retrieve
+from recsvc.ranking.filling import NOWHERE, Elsewhere
+from recsvc.ranking.history import read_history
+from recsvc.ranking.sources import Query
 from recsvc.requests import RecommendationRequest
 from recsvc.retrieval import JoinedModel
 from recsvc.snapshot import Snapshot
-from recsvc.sources import Query
 
 
 class EngineRecommender:

@@ -17,13 +17,13 @@ from feature_store.errors import ArtifactError
 from feature_store.fold_in import FoldIn
 from feature_store.mapped import MappedArray
 from feature_store.signals import FEATURES
-from recsvc.cold_items import ColdItems, no_cold_items, place
 from recsvc.customer.named import Bits, Name
-from recsvc.join import Join
-from recsvc.kinds import KindView, view_of
-from recsvc.placements import BUILT_IN, PRODUCTS
-from recsvc.starts import Starts
-from recsvc.topics import Topics, topics_of
+from recsvc.merchandising.placements import BUILT_IN, PRODUCTS
+from recsvc.ranking.cold_items import ColdItems, no_cold_items, place
+from recsvc.ranking.join import Join
+from recsvc.ranking.kinds import KindView, view_of
+from recsvc.ranking.starts import Starts
+from recsvc.ranking.topics import Topics, topics_of
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]

@@ -19,11 +19,11 @@ from feature_store.documents import SiteDocuments
 from feature_store.item_changes import ItemChange
 from feature_store.registry import ModelRegistry
 from recsvc.memory import give_back
-from recsvc.recalls import recalled_mask
+from recsvc.merchandising.recalls import recalled_mask
+from recsvc.merchandising.site import Site, SiteFile, read_site
+from recsvc.ranking.shared_join import joined
 from recsvc.retrieval import JoinedModel
 from recsvc.rules import NOTHING, CompiledRules, compile_rules
-from recsvc.shared_join import joined
-from recsvc.site import Site, SiteFile, read_site
 
 MANY_CHANGES = 100
 """From so many at once on it is worth the time to return the memory that they took."""

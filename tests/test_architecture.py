@@ -41,7 +41,7 @@ NOT_FOR_A_WORKER = {
 
 
 def test_a_worker_loads_only_what_it_needs() -> None:
-    program = "import sys, recsvc.running\nprint(*sys.modules)"
+    program = "import sys, recsvc.serving.running\nprint(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
     )

@@ -14,19 +14,19 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from recsvc.admission import RETRY_AFTER_S, Gate
+from recsvc.access.auth import Principal, UnauthorizedError, check_origin, credentials
+from recsvc.access.public_keys import question_of
 from recsvc.api.cors import VARY, Headers, Preflights, allowed_to
 from recsvc.api.http import RequestHeaders, read_headers, take_key
 from recsvc.api.one_write import write_whole
 from recsvc.api.pages import PATH as PAGE_PATH
 from recsvc.api.problems import MEDIA_TYPE, Problem, problem_of, problem_response
 from recsvc.api.recommendations import PATH, SCOPE, outcome
-from recsvc.auth import Principal, UnauthorizedError, check_origin, credentials
 from recsvc.pages import answer_page
-from recsvc.public_keys import question_of
 from recsvc.requests import OF_ONE_LIST, parse_query
+from recsvc.serving.admission import RETRY_AFTER_S, Gate
+from recsvc.serving.worker import Worker
 from recsvc.telemetry import get_logger
-from recsvc.worker import Worker
 
 FAILURES_LOGGED_A_SECOND = 10
 _LIST = PATH.encode()

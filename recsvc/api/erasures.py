@@ -8,14 +8,14 @@ from pydantic import Field
 
 from feature_store.errors import NotFoundError
 from feature_store.forgetting.erasures import Receipt
+from recsvc.access.auth import ForbiddenError
+from recsvc.access.public_keys import check_visitor_id
 from recsvc.api.http import AnyWorker, PathId, actor, asking, secured
 from recsvc.api.me import VisitorQuery, refuse_user_id
 from recsvc.api.openapi import responses
 from recsvc.api.schemas import Document
-from recsvc.auth import ForbiddenError
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.public_keys import check_visitor_id
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 EVENTS_WORTH = 60
 """Of the events that a browser may send in a minute an erasure takes so many."""

@@ -12,6 +12,7 @@ from feature_store.adapters.orders import Order, events_of
 from feature_store.adapters.translation import AdapterError
 from feature_store.schema import MAX_CLOCK_SKEW_S, Event
 from feature_store.state_writer import AppendResult
+from recsvc.access.public_keys import check_event, filled_in, is_withheld, refuse_other
 from recsvc.api.http import (
     AnyWorker,
     actor,
@@ -26,9 +27,8 @@ from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import EventsAccepted, FieldProblem, RejectedEvent
 from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.customer.consenting import gpc_refusal, said_by
-from recsvc.public_keys import check_event, filled_in, is_withheld, refuse_other
 from recsvc.requests import load_json
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 MAX_EVENTS = 1_000
 

@@ -9,6 +9,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from feature_store.errors import NotFoundError, OverloadedError
+from recsvc.access.auth import ForbiddenError
+from recsvc.access.public_keys import check_visitor_id
 from recsvc.api.accepting import Form, InForm, form_of
 from recsvc.api.caching import PERSONAL
 from recsvc.api.http import AnyWorker, PathId, asking, secured
@@ -16,14 +18,12 @@ from recsvc.api.languages import InWords, words_of
 from recsvc.api.me import Visitor, refuse_user_id
 from recsvc.api.openapi import responses
 from recsvc.api.schemas import Document
-from recsvc.auth import ForbiddenError
 from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.explaining import html
 from recsvc.explaining.words import Words
 from recsvc.exports.documents import as_html, as_json
 from recsvc.exports.exporting import Sources, open_export
-from recsvc.public_keys import check_visitor_id
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 MAX_AT_ONCE = 2
 """Exports that a worker makes at once: each reads the whole log."""

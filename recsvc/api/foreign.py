@@ -14,7 +14,7 @@ from recsvc.api.openapi import any_body, responses
 from recsvc.api.schemas import EventsTranslated, FieldProblem, RejectedEvent
 from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.requests import load_json
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 router = APIRouter(tags=["events"])
 

@@ -10,11 +10,11 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 from feature_store.preferences import UNREADABLE
 from feature_store.schema import check_id
 from feature_store.values import value_class
+from recsvc.access.auth import ForbiddenError, Kind, Principal, check_origin, credentials, require
 from recsvc.api.problems import MediaTypeError, TooLargeError
-from recsvc.auth import ForbiddenError, Kind, Principal, check_origin, credentials, require
 from recsvc.checks import FieldError, pointer_to
 from recsvc.customer.consenting import gpc_refusal
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 
 @value_class(frozen=True, slots=True)

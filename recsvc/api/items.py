@@ -27,8 +27,8 @@ from recsvc.api.item_schemas import (
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import FieldProblem
 from recsvc.checks import BadValueError, FieldError, InvalidRequestError, check_filter, pointer_to
-from recsvc.item_writes import change_item, etag_of, existing, found_item, put_items
 from recsvc.requests import MAX_FILTER_LENGTH, load_json
+from recsvc.serving.item_writes import change_item, etag_of, existing, found_item, put_items
 
 SCOPES = ("recs:read", "catalog:write")
 WRITE = "catalog:write"

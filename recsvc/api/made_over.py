@@ -10,7 +10,7 @@ from feature_store.documents import SiteDocuments, Write
 from feature_store.errors import ConflictError, NotFoundError
 from recsvc.api.http import field_errors
 from recsvc.checks import BadValueError, FieldError, InvalidRequestError, check_name
-from recsvc.site import Site
+from recsvc.merchandising.site import Site
 
 ADDED = frozenset({"name", "built_in", "changed", "revision", "updated_at", "updated_by"})
 """What an answer adds to a body; whoever sends an answer back need not take it out."""

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_store.schema import Id
+from recsvc.access.public_keys import check_visitor_id
 from recsvc.api.http import AnyWorker, field_errors, json_body, me, secured
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.schemas import MergeBody, MergeDone
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.public_keys import check_visitor_id
 from recsvc.requests import load_json
 
 

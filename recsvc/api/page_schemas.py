@@ -6,7 +6,7 @@ from pydantic import Field
 
 from recsvc.api.recommendations import EXAMPLE as LIST
 from recsvc.api.schemas import Document, RecommendationAnswer
-from recsvc.page_documents import PageBody
+from recsvc.merchandising.page_documents import PageBody
 
 
 class PageModule(RecommendationAnswer):

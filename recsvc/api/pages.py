@@ -6,6 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from feature_store.documents import SiteDocuments, Write
+from recsvc.access.auth import require
+from recsvc.access.public_keys import question_of
 from recsvc.api.http import (
     AnyWorker,
     PathId,
@@ -33,10 +35,9 @@ from recsvc.api.recommendations import SCOPE, outcome
 from recsvc.api.revisions import etag, expected_revision
 from recsvc.api.rules import READING, WRITING
 from recsvc.api.schemas import RecommendationBody
-from recsvc.auth import require
 from recsvc.checks import InvalidRequestError
 from recsvc.explaining.words import library
-from recsvc.page_documents import (
+from recsvc.merchandising.page_documents import (
     BUILT_IN,
     KIND,
     MAX_PAGES,
@@ -45,11 +46,10 @@ from recsvc.page_documents import (
     body_of_page,
     check_page,
 )
+from recsvc.merchandising.placement_documents import read_placements
 from recsvc.pages import answer_page
-from recsvc.placement_documents import read_placements
-from recsvc.public_keys import question_of
 from recsvc.requests import OF_ONE_LIST, RecommendationRequest, load_json, parse_query
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 router = APIRouter()
 

@@ -7,8 +7,8 @@ from pydantic import ConfigDict, Field
 from feature_store.profile import Profile
 from feature_store.schema import Id, Timestamp
 from recsvc.api.schemas import Document, FieldProblem
-from recsvc.personas import PersonaBody
-from recsvc.segments import SegmentBody
+from recsvc.merchandising.personas import PersonaBody
+from recsvc.merchandising.segments import SegmentBody
 
 
 class RecentEvent(Document):

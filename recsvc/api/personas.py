@@ -19,7 +19,7 @@ from recsvc.api.people_schemas import (
 from recsvc.api.profiles import profile_errors
 from recsvc.api.revisions import etag, expected_revision
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.personas import KIND, MAX_PERSONAS
+from recsvc.merchandising.personas import KIND, MAX_PERSONAS
 from recsvc.requests import load_json
 
 READING = "marketing:read"

@@ -14,16 +14,16 @@ from recsvc.api.revisions import etag, expected_revision
 from recsvc.api.rules import READING
 from recsvc.api.schemas import Document
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.placement_documents import (
+from recsvc.merchandising.placement_documents import (
     KIND,
     MAX_PLACEMENTS,
     PlacementBody,
     body_of_placement,
 )
-from recsvc.placements import BUILT_IN
-from recsvc.publishing import LIVE_RULE
+from recsvc.merchandising.placements import BUILT_IN
+from recsvc.merchandising.publishing import LIVE_RULE
 from recsvc.requests import load_json
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 router = APIRouter(tags=["placements"])
 

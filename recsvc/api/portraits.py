@@ -10,13 +10,13 @@ from fastapi import APIRouter, Request, Response
 from feature_store.errors import ConflictError, NotFoundError
 from feature_store.preferences import Preferences
 from feature_store.store import UserContext
+from recsvc.access.auth import ForbiddenError
 from recsvc.api.caching import PERSONAL
 from recsvc.api.http import AnyWorker, PathId, asking, read_headers, secured
 from recsvc.api.languages import InWords
 from recsvc.api.openapi import responses
 from recsvc.api.portrait_schemas import PointRemoved, PointRestored, ProfileDocument
 from recsvc.api.preferences import Mine, Theirs, Whose
-from recsvc.auth import ForbiddenError
 from recsvc.customer.consenting import may_profile
 from recsvc.customer.portrait import Point, Portrait, Signal, consents, point_id, put_back
 from recsvc.customer.portrait import without as without_point
@@ -24,7 +24,7 @@ from recsvc.customer.telling import Teller
 from recsvc.explaining.naming import Naming
 from recsvc.explaining.words import Words
 from recsvc.requests import RecommendationRequest
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 router = APIRouter()
 

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from feature_store.preferences import UNREADABLE, Preferences, profiling_allowed
 from feature_store.schema import check_id
+from recsvc.access.auth import ForbiddenError
+from recsvc.access.public_keys import check_visitor_id
 from recsvc.api.http import AnyWorker, PathId, actor, asking, json_body, read_headers, secured
 from recsvc.api.languages import InWords
 from recsvc.api.me import refuse_user_id
 from recsvc.api.openapi import body_of, responses
 from recsvc.api.preference_schemas import PreferencesDocument, TasteForgotten
-from recsvc.auth import ForbiddenError
 from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.customer.choices import MAX_SOURCE_LENGTH, changed, is_restriction, lasting
 from recsvc.customer.consenting import gpc_refusal, unreadable
@@ -21,9 +22,8 @@ from recsvc.customer.patches import LIMITS, PreferencesPatch, read_patch
 from recsvc.customer.telling import why_profiled
 from recsvc.explaining.words import Words
 from recsvc.pages import check_modules
-from recsvc.public_keys import check_visitor_id
 from recsvc.requests import load_json
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 router = APIRouter()
 

@@ -21,7 +21,7 @@ from recsvc.explaining import html
 from recsvc.explaining.transparency import as_page, transparency
 from recsvc.privacy import ID, KIND, PrivacyBody
 from recsvc.requests import load_json
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 router = APIRouter(tags=["privacy"])
 

@@ -22,7 +22,7 @@ from feature_store.errors import (
     StaleRevisionError,
     StoreUnavailableError,
 )
-from recsvc.auth import REALM, ForbiddenError, UnauthorizedError
+from recsvc.access.auth import REALM, ForbiddenError, UnauthorizedError
 from recsvc.checks import FieldError, InvalidRequestError, UnparsableRequestError, pointer_to
 
 MEDIA_TYPE = "application/problem+json"

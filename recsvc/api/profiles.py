@@ -23,9 +23,9 @@ from recsvc.api.people_schemas import (
 from recsvc.api.schemas import FieldProblem
 from recsvc.api.users import EXAMPLE
 from recsvc.checks import BadValueError, FieldError, InvalidRequestError, check_text_id
-from recsvc.known import known_user
 from recsvc.requests import load_json, parse_external_id
-from recsvc.worker import Worker
+from recsvc.serving.known import known_user
+from recsvc.serving.worker import Worker
 
 MAX_USERS = 1_000
 

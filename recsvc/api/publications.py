@@ -21,9 +21,9 @@ from recsvc.api.rule_schemas import (
 )
 from recsvc.api.rules import BODY, BODY_ERRORS, READING
 from recsvc.checks import InvalidRequestError
-from recsvc.publishing import RULE, publication, publishing, reverting, rolling_back
+from recsvc.merchandising.publishing import RULE, publication, publishing, reverting, rolling_back
 from recsvc.requests import load_json
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 PUBLISHING = "marketing:publish"
 AUDITED = (RULE, "live_rule", "publication", "placement", "segment", "recall", "page", "privacy")

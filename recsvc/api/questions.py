@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from feature_store.preferences import UNREADABLE, Preferences
 from feature_store.state import EMPTY_STATE
+from recsvc.access.auth import ForbiddenError
 from recsvc.api.http import (
     AnyWorker,
     PathId,
@@ -24,7 +25,6 @@ from recsvc.api.openapi import body_of, responses
 from recsvc.api.portraits import context_of, profiled_by
 from recsvc.api.preferences import Mine
 from recsvc.api.schemas import Document
-from recsvc.auth import ForbiddenError
 from recsvc.checks import FieldError, InvalidRequestError
 from recsvc.customer.disowned import owned
 from recsvc.customer.question_bank import Bank, BankKeeper
@@ -43,7 +43,7 @@ from recsvc.customer.questions import (
 from recsvc.customer.replies import read_reply, replied
 from recsvc.explaining.naming import Naming
 from recsvc.explaining.words import Words
-from recsvc.history import read_history
+from recsvc.ranking.history import read_history
 from recsvc.requests import load_json
 from recsvc.snapshot import Snapshot
 

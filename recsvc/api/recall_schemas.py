@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from recsvc.api.schemas import Document
-from recsvc.recalls import Recall
+from recsvc.merchandising.recalls import Recall
 
 
 class RecallDocument(Recall):

@@ -16,11 +16,11 @@ from recsvc.api.caching import PERSONAL
 from recsvc.api.http import AnyWorker, PathId, actor, field_errors, json_body, secured
 from recsvc.api.openapi import body_of, lines_of, problems, responses
 from recsvc.api.recall_schemas import RecallDocument, RecallEnded, RecallList, RecallReceipt
-from recsvc.buyers import buyers_of, left_out
 from recsvc.checks import InvalidRequestError
-from recsvc.recalls import KIND, Recall, recalled_mask
+from recsvc.merchandising.buyers import buyers_of, left_out
+from recsvc.merchandising.recalls import KIND, Recall, recalled_mask
 from recsvc.requests import load_json
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 CONFIRM_TIMEOUT_S = 2.0
 _LOOK_AGAIN_S = 0.02

@@ -4,13 +4,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from recsvc.access.public_keys import question_of
 from recsvc.answering import Recommendation
 from recsvc.api.http import AnyWorker, asking, json_body, read_headers, secured
 from recsvc.api.openapi import DESCRIPTIONS, body_of, parameters_of, responses
 from recsvc.api.schemas import RecommendationAnswer, RecommendationBody
-from recsvc.public_keys import question_of
 from recsvc.requests import RecommendationRequest, parse_body, parse_query
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 SCOPE = "recs:read"
 PATH = "/v1/recommendations"

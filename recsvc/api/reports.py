@@ -14,7 +14,7 @@ from feature_store.schema import Timestamp
 from recsvc.api.http import AnyWorker, secured
 from recsvc.api.openapi import responses
 from recsvc.api.schemas import Document
-from recsvc.audiences import segments_now
+from recsvc.merchandising.audiences import segments_now
 
 router = APIRouter(tags=["reports"])
 

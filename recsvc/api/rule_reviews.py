@@ -16,10 +16,10 @@ from recsvc.api.openapi import body_of, responses
 from recsvc.api.rules import BODY, BODY_ERRORS, READING, checked_body, vocabulary_of
 from recsvc.api.schemas import Document
 from recsvc.checks import FieldError, InvalidRequestError, pointer_to
-from recsvc.linting import drafts_of, lint
-from recsvc.personas import KIND as PERSONA
-from recsvc.personas import MadeUp, PersonaBody, persona_state
-from recsvc.preview import (
+from recsvc.merchandising.linting import drafts_of, lint
+from recsvc.merchandising.personas import KIND as PERSONA
+from recsvc.merchandising.personas import MadeUp, PersonaBody, persona_state
+from recsvc.merchandising.preview import (
     Pair,
     Viewer,
     as_lists,
@@ -29,10 +29,10 @@ from recsvc.preview import (
     viewer_of,
     with_rules,
 )
-from recsvc.publishing import OUT_OF_FORCE, rule_of
+from recsvc.merchandising.publishing import OUT_OF_FORCE, rule_of
 from recsvc.requests import RecommendationRequest, load_json
 from recsvc.rules import CheckedRule, parse_rule
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 MAX_SAMPLE = 1_000
 MAX_LISTS = 20

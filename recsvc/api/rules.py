@@ -16,11 +16,11 @@ from recsvc.api.openapi import body_of, responses
 from recsvc.api.revisions import etag, expected_revision
 from recsvc.api.rule_schemas import RuleBody, RuleDeleted, RuleDocument, RuleList, RulesQuery
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.needs import fields_named
-from recsvc.publishing import RULE, deleting, publication, rule_of, status_of
+from recsvc.merchandising.needs import fields_named
+from recsvc.merchandising.publishing import RULE, deleting, publication, rule_of, status_of
 from recsvc.requests import load_json
 from recsvc.rules.model import EVERYWHERE, parse_rule
-from recsvc.worker import Worker
+from recsvc.serving.worker import Worker
 
 MAX_RULES = 5_000
 RESERVED = frozenset({"audit", "lint", "preview", "publish", "rollback", "export", "import"})

@@ -21,10 +21,9 @@ from recsvc.api.people_schemas import (
     SegmentUpsert,
 )
 from recsvc.api.revisions import etag, expected_revision
-from recsvc.audiences import Counts, members_of
 from recsvc.checks import FieldError, InvalidRequestError
-from recsvc.requests import load_json
-from recsvc.segments import (
+from recsvc.merchandising.audiences import Counts, members_of
+from recsvc.merchandising.segments import (
     BUILT_IN,
     KIND,
     MAX_SEGMENTS,
@@ -33,8 +32,9 @@ from recsvc.segments import (
     parse_segment_condition,
     segments_named,
 )
-from recsvc.site import Site
-from recsvc.worker import Worker
+from recsvc.merchandising.site import Site
+from recsvc.requests import load_json
+from recsvc.serving.worker import Worker
 
 READING = "marketing:read"
 WRITING = "marketing:write"

@@ -11,8 +11,8 @@ from recsvc.api.openapi import body_of, responses
 from recsvc.api.people_schemas import UserDocument
 from recsvc.api.schemas import MergeBody, MergeDone
 from recsvc.checks import InvalidRequestError
-from recsvc.known import known_user
 from recsvc.requests import load_json
+from recsvc.serving.known import known_user
 
 router = APIRouter(tags=["users"])
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from feature_store.errors import UserError
 from feature_store.key_store import KeyRecord
 from feature_store.store import Store
-from recsvc.auth import PUBLIC_SCOPES, SCOPES, load_secret, new_key
+from recsvc.access.auth import PUBLIC_SCOPES, SCOPES, load_secret, new_key
+from recsvc.access.tokens import AUDIENCE, MAX_LIFETIME_S, new_signing_key
 from recsvc.commands.output import note, say, stdout, table, write_json
 from recsvc.commands.session import with_store
 from recsvc.settings import Settings
-from recsvc.tokens import AUDIENCE, MAX_LIFETIME_S, new_signing_key
 
 
 def create(

@@ -17,7 +17,7 @@ from recsvc.explaining.words import Words, read_library, speak, words
 from recsvc.exports.documents import as_html
 from recsvc.exports.documents import as_json as json_of
 from recsvc.exports.exporting import Sources, open_export
-from recsvc.segments import read_segments
+from recsvc.merchandising.segments import read_segments
 from recsvc.settings import Settings
 
 _PAGES = (".html", ".htm")

@@ -16,11 +16,11 @@ from feature_store.site_history import Entry, audit_of, site_entries
 from feature_store.store import Store
 from recsvc.commands.output import note, say, stdout, table, write_json
 from recsvc.commands.session import with_store
-from recsvc.linting import drafts_of, lint
-from recsvc.publishing import LIVE_RULE, RULE, live_rules, publication, publishing
-from recsvc.rule_files import RuleFile, exported, planned, read_file, write_file
+from recsvc.merchandising.linting import drafts_of, lint
+from recsvc.merchandising.publishing import LIVE_RULE, RULE, live_rules, publication, publishing
+from recsvc.merchandising.rule_files import RuleFile, exported, planned, read_file, write_file
+from recsvc.merchandising.site import read_site
 from recsvc.settings import Settings
-from recsvc.site import read_site
 
 
 def show_lint(settings: Settings, *, live: bool, as_json: bool) -> None:

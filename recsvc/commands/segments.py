@@ -8,10 +8,10 @@ import orjson
 from feature_store.errors import NotFoundError
 from feature_store.schema import format_time
 from feature_store.store import Store
-from recsvc.audiences import Counts, count_members, members_of
 from recsvc.commands.output import note, say, stdout, table, write_json
 from recsvc.commands.session import with_store
-from recsvc.segments import Segment, read_segments
+from recsvc.merchandising.audiences import Counts, count_members, members_of
+from recsvc.merchandising.segments import Segment, read_segments
 from recsvc.settings import Settings
 
 

@@ -15,7 +15,7 @@ from feature_store.event_log import EventLog
 from feature_store.key_store import KeyRecord
 from feature_store.registry import ModelRegistry
 from feature_store.store import Store
-from recsvc.auth import digest_of, load_secret
+from recsvc.access.auth import digest_of, load_secret
 from recsvc.commands.api_keys import make_key, store_record
 from recsvc.commands.output import say, stdout, table
 from recsvc.commands.session import with_store

@@ -20,7 +20,7 @@ from feature_store.preferences import (
     read_preferences,
 )
 from feature_store.store import Store, UserContext
-from recsvc.auth import Principal
+from recsvc.access.auth import Principal
 from recsvc.customer.choices import consented
 from recsvc.requests import RecommendationRequest
 

@@ -30,7 +30,7 @@ from feature_store.preferences import (
 )
 from feature_store.schema import Consent, Event
 from feature_store.store import Store, UserContext
-from recsvc.auth import Principal
+from recsvc.access.auth import Principal
 from recsvc.customer.choices import consented, heard
 from recsvc.customer.consenting import (
     GPC,

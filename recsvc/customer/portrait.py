@@ -22,9 +22,9 @@ from feature_store.store import UserContext
 from recsvc.customer.disowned import owned
 from recsvc.customer.named import Name, bits_of
 from recsvc.explaining.naming import Naming
-from recsvc.history import History, read_history
+from recsvc.merchandising.segments import segments_of
 from recsvc.people import document_of
-from recsvc.segments import segments_of
+from recsvc.ranking.history import History, read_history
 from recsvc.snapshot import Snapshot
 
 Kind = Literal[

@@ -20,8 +20,8 @@ import polars as pl
 
 from feature_store.content import columns_at
 from recsvc.explaining.naming import Naming
+from recsvc.ranking.topics import PSEUDO_PURCHASES
 from recsvc.snapshot import Snapshot
-from recsvc.topics import PSEUDO_PURCHASES
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

@@ -16,10 +16,10 @@ from feature_store.preferences import Preferences, ProfilingDefault
 from recsvc.customer.hiding import hidden
 from recsvc.customer.question_bank import STEP, Bank, Form, Option, gains
 from recsvc.explaining.naming import Naming
-from recsvc.history import History
-from recsvc.placements import PRODUCTS
+from recsvc.merchandising.placements import PRODUCTS
+from recsvc.ranking.history import History
+from recsvc.ranking.starts import Start
 from recsvc.snapshot import Snapshot
-from recsvc.starts import Start
 
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

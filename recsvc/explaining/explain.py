@@ -17,9 +17,9 @@ from recsvc.customer.hiding import hides_anything, is_hidden
 from recsvc.engine import Response
 from recsvc.explaining.losses import blend_losses, own_losses, page_losses, vector_losses
 from recsvc.explaining.naming import Naming
-from recsvc.features import FEATURE_GROUPS, GROUPS
-from recsvc.filling import WEIGHED
-from recsvc.sources import Candidates
+from recsvc.ranking.features import FEATURE_GROUPS, GROUPS
+from recsvc.ranking.filling import WEIGHED
+from recsvc.ranking.sources import Candidates
 
 F32 = npt.NDArray[np.float32]
 

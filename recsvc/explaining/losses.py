@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.signals import FEATURES
-from recsvc.features import UNSOLD_SHARE, log_scores, taste_weights
-from recsvc.query import Query
-from recsvc.sources import SAME_CATEGORY, SAME_DEPARTMENT
+from recsvc.ranking.features import UNSOLD_SHARE, log_scores, taste_weights
+from recsvc.ranking.query import Query
+from recsvc.ranking.sources import SAME_CATEGORY, SAME_DEPARTMENT
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

@@ -20,7 +20,7 @@ from feature_store.state import HOT_ITEMS
 from recsvc.customer.follows import FOLLOW_WEIGHT, HALF_LIFE
 from recsvc.explaining.html import CLOSING, opening
 from recsvc.explaining.words import Words
-from recsvc.placements import BUILT_IN, Placement
+from recsvc.merchandising.placements import BUILT_IN, Placement
 from recsvc.settings import Settings
 from recsvc.snapshot import Snapshot
 

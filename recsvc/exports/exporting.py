@@ -47,8 +47,8 @@ from recsvc.exports.values import (
     time_of,
     title_of,
 )
+from recsvc.merchandising.segments import Segment, segments_of
 from recsvc.people import may_profile_by, person_document
-from recsvc.segments import Segment, segments_of
 
 Row = dict[str, Any]
 Part = tuple[str, list[Row]]

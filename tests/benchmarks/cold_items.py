@@ -44,9 +44,9 @@ from feature_store.item_columns import columns_of  # noqa: E402
 from feature_store.preferences import NO_PREFERENCES  # noqa: E402
 from feature_store.schema import Item, ItemId  # noqa: E402
 from feature_store.state import UserState, hot_of  # noqa: E402
-from recsvc.cold_items import place_rows  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402
-from recsvc.filling import Elsewhere  # noqa: E402
+from recsvc.ranking.cold_items import place_rows  # noqa: E402
+from recsvc.ranking.filling import Elsewhere  # noqa: E402
 from recsvc.recommender import EngineRecommender  # noqa: E402
 from recsvc.requests import RecommendationRequest  # noqa: E402
 from recsvc.snapshot import Snapshot  # noqa: E402

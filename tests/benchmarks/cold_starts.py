@@ -42,10 +42,10 @@ import polars as pl  # noqa: E402
 from feature_store.preferences import NO_PREFERENCES  # noqa: E402
 from feature_store.state import EMPTY_STATE  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402
+from recsvc.ranking.starts import Start  # noqa: E402
 from recsvc.recommender import EngineRecommender  # noqa: E402
 from recsvc.requests import RecommendationRequest  # noqa: E402
 from recsvc.snapshot import Snapshot  # noqa: E402
-from recsvc.starts import Start  # noqa: E402
 from tests.benchmarks.cold_items import Shop, read_shop  # noqa: E402
 from training import metrics  # noqa: E402
 from training.blend import default_blend  # noqa: E402

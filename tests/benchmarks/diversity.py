@@ -29,13 +29,13 @@ import orjson  # noqa: E402
 from feature_store.preferences import NO_PREFERENCES  # noqa: E402
 from feature_store.registry import ModelRegistry  # noqa: E402
 from feature_store.state import hot_of  # noqa: E402
-from recsvc.diversity import intra_list_distance  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402
-from recsvc.filling import Elsewhere  # noqa: E402
-from recsvc.placements import BUILT_IN  # noqa: E402
+from recsvc.merchandising.placements import BUILT_IN  # noqa: E402
+from recsvc.merchandising.site import Site  # noqa: E402
+from recsvc.ranking.diversity import intra_list_distance  # noqa: E402
+from recsvc.ranking.filling import Elsewhere  # noqa: E402
 from recsvc.recommender import EngineRecommender  # noqa: E402
 from recsvc.requests import RecommendationRequest  # noqa: E402
-from recsvc.site import Site  # noqa: E402
 from recsvc.snapshot import Snapshot  # noqa: E402
 from tests.benchmarks.cold_items import Shop, read_shop  # noqa: E402
 from training import metrics  # noqa: E402

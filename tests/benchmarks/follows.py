@@ -44,7 +44,7 @@ from feature_store.registry import ModelRegistry  # noqa: E402
 from feature_store.state import EMPTY_STATE, UserState, hot_of  # noqa: E402
 from recsvc.customer.follows import Follows, lifts_of, read_follows  # noqa: E402
 from recsvc.customer.named import Name, bits_of, covered  # noqa: E402
-from recsvc.filling import NOWHERE, Elsewhere  # noqa: E402
+from recsvc.ranking.filling import NOWHERE, Elsewhere  # noqa: E402
 from recsvc.recommender import EngineRecommender  # noqa: E402
 from recsvc.requests import RecommendationRequest  # noqa: E402
 from recsvc.snapshot import Snapshot  # noqa: E402

@@ -30,7 +30,7 @@ import orjson  # noqa: E402
 from feature_store.preferences import NO_PREFERENCES  # noqa: E402
 from feature_store.store import UserContext  # noqa: E402
 from recsvc.answering import Question, finish  # noqa: E402
-from recsvc.page_documents import Module, Page  # noqa: E402
+from recsvc.merchandising.page_documents import Module, Page  # noqa: E402
 from recsvc.pages import make_page  # noqa: E402
 from recsvc.requests import RecommendationRequest  # noqa: E402
 from recsvc.retrieval import JoinedModel  # noqa: E402

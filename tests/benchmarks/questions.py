@@ -46,7 +46,7 @@ from recsvc.customer.questions import MOST_OPTIONS, Known, Question, askable, ne
 from recsvc.customer.replies import Reply, replied  # noqa: E402
 from recsvc.engine import recommend  # noqa: E402
 from recsvc.explaining.naming import Naming  # noqa: E402
-from recsvc.history import read_history  # noqa: E402
+from recsvc.ranking.history import read_history  # noqa: E402
 from recsvc.requests import RecommendationRequest  # noqa: E402
 from recsvc.snapshot import Snapshot  # noqa: E402
 from tests.benchmarks.cold_items import Shop, read_shop  # noqa: E402

@@ -31,17 +31,17 @@ import uvloop  # noqa: E402
 from starlette.types import ASGIApp, Message, Receive, Scope, Send  # noqa: E402
 
 import feature_store.store  # noqa: E402
+import recsvc.access.auth  # noqa: E402
+import recsvc.access.key_table  # noqa: E402
 import recsvc.answer  # noqa: E402
 import recsvc.answering  # noqa: E402
 import recsvc.api.edge  # noqa: E402
-import recsvc.auth  # noqa: E402
 import recsvc.decisions  # noqa: E402
 import recsvc.engine  # noqa: E402
-import recsvc.key_table  # noqa: E402
+import recsvc.ranking.sources  # noqa: E402
 import recsvc.retrieval  # noqa: E402
-import recsvc.sources  # noqa: E402
+import recsvc.serving.worker  # noqa: E402
 import recsvc.telemetry  # noqa: E402
-import recsvc.worker  # noqa: E402
 from feature_store.embedded import EmbeddedServer  # noqa: E402
 from feature_store.fold_in import FoldIn  # noqa: E402
 from feature_store.schema import person_of  # noqa: E402
@@ -56,14 +56,14 @@ ROUNDS = 10
 IN_FLIGHT = 32
 
 STAGES: list[tuple[str, Any, str]] = [
-    ("look up the key", recsvc.key_table.Authenticator, "known"),
+    ("look up the key", recsvc.access.key_table.Authenticator, "known"),
     ("parse the query", recsvc.api.edge, "parse_query"),
     ("unpack the state", feature_store.store, "unpack"),
     ("weigh the history", recsvc.engine, "read_history"),
     ("what may be shown", recsvc.engine, "allowed_mask"),
     ("fold in", FoldIn, "solve"),
     ("search the index", recsvc.retrieval.Index, "search"),
-    ("features", recsvc.sources, "personal_features"),
+    ("features", recsvc.ranking.sources, "personal_features"),
     ("rest of the engine", recsvc.answering, "recommend"),
     ("reasons", recsvc.answer, "reasons"),
     ("rest of the answer", recsvc.answering, "answer"),
@@ -195,8 +195,8 @@ async def measure(data_dir: Path, key: str, user_ids: Sequence[str]) -> dict[str
     """
     with EmbeddedServer(data_dir) as server:
         settings = load_settings(data_dir=data_dir, redis_url=server.url)
-        secret = recsvc.auth.load_secret(settings)
-        worker = recsvc.worker.Worker(settings, secret, recsvc.telemetry.Metrics())
+        secret = recsvc.access.auth.load_secret(settings)
+        worker = recsvc.serving.worker.Worker(settings, secret, recsvc.telemetry.Metrics())
         app = create_app(worker)
         await worker.open()
         # As the service does for its process.

@@ -20,8 +20,8 @@ from feature_store.batching import BatchedReader
 from feature_store.embedded import EmbeddedServer
 from feature_store.key_store import KeyRecord
 from feature_store.values import value_class
-from recsvc.auth import digest_of, new_key
-from recsvc.key_table import Authenticator
+from recsvc.access.auth import digest_of, new_key
+from recsvc.access.key_table import Authenticator
 from recsvc.telemetry import Metrics
 
 N_READS = 64

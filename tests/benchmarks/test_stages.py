@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Message, Scope
 from feature_store.embedded import EmbeddedServer
 from feature_store.schema import Event, EventType, ItemId
 from feature_store.store import Store
+from recsvc.access.auth import load_secret
 from recsvc.app import create_app
-from recsvc.auth import load_secret
+from recsvc.serving.worker import Worker
 from recsvc.settings import load_settings
 from recsvc.telemetry import Metrics
-from recsvc.worker import Worker
 from tests.benchmarks import stages
 from tests.benchmarks.test_ratios import best_s
 from tests.recsvc.api.service import Shop, make_shop

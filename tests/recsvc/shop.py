@@ -17,7 +17,7 @@ from feature_store.schema import PURCHASE_CODE, format_time
 from feature_store.signals import FEATURES
 from feature_store.state import EMPTY_STATE, UserState, fold
 from recsvc.engine import Response
-from recsvc.placements import BUILT_IN, PRODUCTS
+from recsvc.merchandising.placements import BUILT_IN, PRODUCTS
 from recsvc.retrieval import JoinedModel
 from recsvc.snapshot import Snapshot
 

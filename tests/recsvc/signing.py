@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from feature_store.key_store import KeyRecord
-from recsvc.tokens import new_signing_key
+from recsvc.access.tokens import new_signing_key
 
 
 class Backend:

@@ -24,13 +24,13 @@ from recsvc.answer import answer
 from recsvc.answering import choose
 from recsvc.customer.disowned import owned
 from recsvc.engine import Response, recommend
-from recsvc.needs import needs_of
+from recsvc.merchandising.needs import needs_of
+from recsvc.merchandising.segments import BUILT_IN as SEGMENTS
+from recsvc.merchandising.segments import SegmentIndex, segments_of
 from recsvc.people import document_of, scope_of
 from recsvc.requests import RecommendationRequest
 from recsvc.retrieval import JoinedModel
 from recsvc.rules import CheckedRule
-from recsvc.segments import BUILT_IN as SEGMENTS
-from recsvc.segments import SegmentIndex, segments_of
 from recsvc.snapshot import Snapshot
 from tests.recsvc import rules_strategies as some
 from tests.recsvc.choices_strategies import (

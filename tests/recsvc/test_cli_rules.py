@@ -11,7 +11,7 @@ import pytest
 from feature_store.documents import Write
 from feature_store.embedded import EmbeddedServer
 from feature_store.store import Store
-from recsvc.publishing import publishing
+from recsvc.merchandising.publishing import publishing
 from tests.recsvc.commandline import Cli, cli
 
 __all__ = ["cli"]

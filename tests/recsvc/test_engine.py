@@ -13,7 +13,7 @@ from feature_store.state import EMPTY_STATE, UserState, pack
 from recsvc.answer import answer, new_recommendation_id, read_recommendation_id
 from recsvc.engine import recommend
 from recsvc.explaining.explain import reasons
-from recsvc.placements import BUILT_IN
+from recsvc.merchandising.placements import BUILT_IN
 from recsvc.recommender import EngineRecommender
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot

@@ -22,15 +22,15 @@ from recsvc.customer.hiding import hidden
 from recsvc.engine import Response, recommend
 from recsvc.explaining.explain import Reason, reasons
 from recsvc.explaining.words import words
-from recsvc.filling import NOWHERE, Elsewhere
-from recsvc.history import read_history
+from recsvc.merchandising.site import Site
 from recsvc.privacy import Privacy
-from recsvc.query import Query
+from recsvc.ranking.filling import NOWHERE, Elsewhere
+from recsvc.ranking.history import read_history
+from recsvc.ranking.query import Query
+from recsvc.ranking.sources import SOURCES, blended, exact
 from recsvc.recommender import EngineRecommender
 from recsvc.requests import RecommendationRequest
-from recsvc.site import Site
 from recsvc.snapshot import Snapshot
-from recsvc.sources import SOURCES, blended, exact
 from tests.recsvc.shop import (
     DAY_S,
     N_ALL,

@@ -23,9 +23,9 @@ from recsvc.customer.follows import (
 )
 from recsvc.engine import Response, recommend
 from recsvc.explaining.explain import reasons
-from recsvc.placements import BUILT_IN, Source
+from recsvc.merchandising.placements import BUILT_IN, Source
+from recsvc.merchandising.site import Site
 from recsvc.requests import RecommendationRequest
-from recsvc.site import Site
 from recsvc.snapshot import Snapshot
 from tests.recsvc.shop import (
     N_ALL,

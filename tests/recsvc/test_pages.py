@@ -24,8 +24,8 @@ from feature_store.schema import ItemId
 from feature_store.state import UserState
 from feature_store.store import UserContext
 from recsvc.answering import Question, choose
-from recsvc.needs import Needs
-from recsvc.page_documents import (
+from recsvc.merchandising.needs import Needs
+from recsvc.merchandising.page_documents import (
     BUILT_IN,
     ME,
     STAGES,
@@ -36,12 +36,12 @@ from recsvc.page_documents import (
     check_page,
     page_of,
 )
+from recsvc.merchandising.placements import BUILT_IN as PLACEMENTS
+from recsvc.merchandising.placements import PRODUCTS
+from recsvc.merchandising.site import Site
 from recsvc.pages import Filled, arranged, check_modules, fill_modules, make_page
-from recsvc.placements import BUILT_IN as PLACEMENTS
-from recsvc.placements import PRODUCTS
 from recsvc.requests import RecommendationRequest
 from recsvc.rules import CheckedRule, parse_rule
-from recsvc.site import Site
 from recsvc.snapshot import Snapshot
 from recsvc.telemetry import Metrics
 from tests.recsvc import rules_strategies as some

@@ -17,11 +17,9 @@ from feature_store.schema import EVENT_TYPE_CODES, EventType, ItemId
 from feature_store.state import EMPTY_STATE, fold
 from feature_store.store import UserContext
 from recsvc.engine import recommend
-from recsvc.needs import Needs, needs_of, needs_of_pages
-from recsvc.people import document_of, scope_of
-from recsvc.personas import PersonaBody, persona_state
-from recsvc.requests import RecommendationRequest
-from recsvc.segments import (
+from recsvc.merchandising.needs import Needs, needs_of, needs_of_pages
+from recsvc.merchandising.personas import PersonaBody, persona_state
+from recsvc.merchandising.segments import (
     BUILT_IN,
     SegmentBody,
     SegmentIndex,
@@ -29,6 +27,8 @@ from recsvc.segments import (
     read_segments,
     segments_of,
 )
+from recsvc.people import document_of, scope_of
+from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
 from training.customers.lifecycle import GROUPS, STAGES
 

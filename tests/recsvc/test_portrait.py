@@ -20,7 +20,7 @@ from recsvc.customer.telling import Teller
 from recsvc.engine import recommend
 from recsvc.explaining.naming import Naming
 from recsvc.explaining.words import words
-from recsvc.history import read_history
+from recsvc.ranking.history import read_history
 from recsvc.requests import RecommendationRequest
 from recsvc.snapshot import Snapshot
 from tests.recsvc.shop import NOW_S, bought, item_ids, make_catalogue, make_snapshot, write_artifact

@@ -23,7 +23,7 @@ from recsvc.customer.question_bank import Bank, BankKeeper, Form, gains
 from recsvc.customer.questions import CONSENT, MAIL, Known, Question, askable, next_question
 from recsvc.customer.replies import Reply, read_reply, replied
 from recsvc.explaining.naming import Naming
-from recsvc.history import read_history
+from recsvc.ranking.history import read_history
 from recsvc.snapshot import Snapshot
 from tests.recsvc.shop import NOW_S, bought, item_ids, make_catalogue, make_snapshot, write_artifact
 

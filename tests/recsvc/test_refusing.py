@@ -26,13 +26,13 @@ from feature_store.store import UserContext
 from recsvc.answering import Question, finish
 from recsvc.decisions import DecisionRecorder
 from recsvc.engine import recommend
-from recsvc.needs import needs_of
-from recsvc.placements import BUILT_IN
-from recsvc.preview import with_rules
+from recsvc.merchandising.needs import needs_of
+from recsvc.merchandising.placements import BUILT_IN
+from recsvc.merchandising.preview import with_rules
+from recsvc.merchandising.segments import BUILT_IN as SEGMENTS
 from recsvc.requests import RecommendationRequest
 from recsvc.retrieval import JoinedModel
 from recsvc.rules import CheckedRule, parse_rule
-from recsvc.segments import BUILT_IN as SEGMENTS
 from recsvc.snapshot import Snapshot
 from recsvc.telemetry import Metrics
 from tests.recsvc import rules_strategies as some

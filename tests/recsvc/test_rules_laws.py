@@ -19,7 +19,7 @@ from feature_store.schema import ItemId
 from feature_store.state import UserState
 from recsvc.answer import answer
 from recsvc.engine import recommend
-from recsvc.filling import Chosen
+from recsvc.ranking.filling import Chosen
 from recsvc.requests import RecommendationRequest
 from recsvc.rules import CheckedRule, parse_rule
 from recsvc.snapshot import Snapshot

@@ -10,13 +10,13 @@ import pytest
 from feature_store.documents import Document, SiteDocuments
 from recsvc.explaining.transparency import ACTIONS, as_page, transparency
 from recsvc.explaining.words import words
-from recsvc.placements import BUILT_IN, Placement, Source
+from recsvc.merchandising.placements import BUILT_IN, Placement, Source
+from recsvc.merchandising.site import Site, read_site
 from recsvc.privacy import Privacy
+from recsvc.ranking.sources import SOURCES
 from recsvc.rules import parse_rule
 from recsvc.settings import Settings
-from recsvc.site import Site, read_site
 from recsvc.snapshot import Snapshot
-from recsvc.sources import SOURCES
 from tests.recsvc.shop import item_ids, make_catalogue, make_snapshot, write_artifact
 
 SETTINGS = Settings(data_dir=Path("unused"))

@@ -10,7 +10,7 @@ import httpx
 from feature_store.embedded import EmbeddedServer
 from feature_store.key_store import KeyRecord
 from feature_store.store import Store
-from recsvc.auth import PUBLIC_SCOPES, load_secret, new_key
+from recsvc.access.auth import PUBLIC_SCOPES, load_secret, new_key
 from recsvc.settings import Settings
 from tests.recsvc.api.service import Service
 

@@ -22,7 +22,7 @@ from feature_store.catalogue_files import CatalogueFiles
 from feature_store.embedded import EmbeddedServer
 from feature_store.registry import ModelRegistry
 from feature_store.store import Store
-from recsvc.auth import SCOPES, load_secret, new_key
+from recsvc.access.auth import SCOPES, load_secret, new_key
 from recsvc.settings import Settings
 from tests.recsvc.shop import item_ids, write_artifact
 
@@ -34,7 +34,7 @@ TIMEOUT_S = 60.0
 
 PROGRAM = """
 import sys
-from recsvc.serve import serve
+from recsvc.serving.serve import serve
 from recsvc.settings import load_settings
 serve(load_settings(), on_ready=lambda url: print(url, flush=True))
 """

@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 
 import recsvc.api
 from feature_store.embedded import EmbeddedServer
-from recsvc.auth import PUBLIC_SCOPES, SCOPES, new_key
+from recsvc.access.auth import PUBLIC_SCOPES, SCOPES, new_key
 from tests.recsvc.api.browser import ORIGIN, public_key, put, secret_of
 from tests.recsvc.api.service import Service, running_shop
 from tests.recsvc.signing import Backend

@@ -11,9 +11,9 @@ import pytest
 
 from feature_store.embedded import EmbeddedServer
 from recsvc.requests import RecommendationRequest
+from recsvc.serving.worker import Worker
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
-from recsvc.worker import Worker
 from tests.recsvc.api.service import Service, assert_problem, event, running_shop
 from tests.waiting import until
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from feature_store.embedded import EmbeddedServer
 from feature_store.store import Store
-from recsvc.auth import load_secret, new_key
-from recsvc.key_table import POLL_S
+from recsvc.access.auth import load_secret, new_key
+from recsvc.access.key_table import POLL_S
 from recsvc.settings import Settings
 from tests.recsvc.api.service import Service, event, ids_of
 from tests.waiting import until

@@ -9,9 +9,9 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from feature_store.schema import Event
+from recsvc.access.auth import SCOPES
 from recsvc.api.problems import KINDS
 from recsvc.api.schemas import RecommendationBody
-from recsvc.auth import SCOPES
 from recsvc.requests import RecommendationRequest
 from tests.recsvc.api.service import Service, event
 

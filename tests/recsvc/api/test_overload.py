@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from recsvc.admission import EVENTS_LAG, LOOKS, PAGES_LAG, Admission
+from recsvc.serving.admission import EVENTS_LAG, LOOKS, PAGES_LAG, Admission
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
 from tests.recsvc.api.service import Service, assert_problem, event, running_shop

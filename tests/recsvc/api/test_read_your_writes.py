@@ -18,7 +18,7 @@ from tests.recsvc.api import service as service_module
 from tests.recsvc.api.service import Service, event, ids_of, make_shop
 
 WITHOUT_CHECK = """
-from recsvc.keeping import SnapshotKeeper
+from recsvc.serving.keeping import SnapshotKeeper
 
 async def look_away(self, context):
     pass

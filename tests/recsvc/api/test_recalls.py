@@ -15,7 +15,7 @@ import pytest
 
 from feature_store.embedded import EmbeddedServer
 from feature_store.event_log import EventLog
-from recsvc.placements import BUILT_IN
+from recsvc.merchandising.placements import BUILT_IN
 from recsvc.snapshot import SnapshotHolder
 from tests.recsvc.api.service import Service, assert_problem, event, ids_of, make_shop
 from tests.recsvc.shop import item_ids

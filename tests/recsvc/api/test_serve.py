@@ -19,13 +19,13 @@ from fastapi import FastAPI
 from feature_store.embedded import EmbeddedServer
 from feature_store.errors import RecsvcError, StoreUnavailableError, UserError
 from feature_store.store import Store
+from recsvc.access.auth import SCOPES, load_secret, new_key
 from recsvc.api.edge import Edge
 from recsvc.app import create_app
-from recsvc.auth import SCOPES, load_secret, new_key
-from recsvc.serve import base_url, serve
+from recsvc.serving.serve import base_url, serve
+from recsvc.serving.worker import Worker
 from recsvc.settings import Settings
 from recsvc.telemetry import Metrics
-from recsvc.worker import Worker
 from tests.recsvc.api.service import (
     PROGRAM,
     Service,

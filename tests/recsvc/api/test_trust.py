@@ -15,8 +15,8 @@ from feature_store.embedded import EmbeddedServer
 from feature_store.errors import UserError
 from feature_store.event_log import EventLog
 from feature_store.store import Store
-from recsvc.auth import PUBLIC_SCOPES, load_secret, new_key
-from recsvc.public_keys import PUBLIC_TYPES
+from recsvc.access.auth import PUBLIC_SCOPES, load_secret, new_key
+from recsvc.access.public_keys import PUBLIC_TYPES
 from recsvc.settings import Settings
 from tests.recsvc.api.service import Service, assert_problem, event, ids_of
 

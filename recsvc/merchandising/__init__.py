@@ -1,0 +1,1 @@
+"""What marketers keep: placements, pages, segments, recalls; checked, previewed, published."""

@@ -1,0 +1,1 @@
+"""Processes: how a worker starts, what it holds and keeps fresh, what it does beside answering."""
