@@ -250,7 +250,9 @@ def real() -> tuple[Snapshot, list[UserState], int]:
         made.append(EngineRecommender(artifact, catalogue))
         return made[-1]
 
-    evaluate_events(events, TrainConfig(n_bootstrap=10), recommender, catalogue=catalogue)
+    # More factors than people: many reasons are a matter of taste.
+    config = TrainConfig(n_factors=64, n_bootstrap=10)
+    evaluate_events(events, config, recommender, catalogue=catalogue)
     snapshot = made[-1].snapshot
     catalogue = snapshot.catalogue
     frame = events.collect()
