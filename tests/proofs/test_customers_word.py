@@ -17,4 +17,5 @@ async def test_what_customers_say_outranks_all_that_marketers_do(
     assert outcome.steps >= 1_000
     assert outcome.kills == kills
     assert min(outcome.actions.values()) >= 3, outcome.actions
-    assert min(outcome.rules, outcome.events_kept, outcome.events_withheld) > 3
+    assert min(outcome.events_kept, outcome.events_withheld) > 3
+    assert outcome.rules, "of marketers, who write as fast as they can meanwhile"
