@@ -122,6 +122,7 @@ async def test_one_leads_and_another_takes_over(store: Store) -> None:
     await store.streams.resign("b")
     assert await store.streams.lead("a", 30.0)
     assert await store._redis.pttl(keys.ARCHIVER) <= 30_000
+    await store.streams.resign("a")
 
 
 def test_a_killed_archiver_is_followed_by_another(server: EmbeddedServer, tmp_path: Path) -> None:
